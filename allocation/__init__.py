@@ -1,0 +1,1 @@
+"""Grants for every pool of the tree: exact, explainable, safe."""

@@ -1,0 +1,1 @@
+"""Demand as a probability distribution, minutes ahead."""

@@ -1,0 +1,1 @@
+"""Networks and traffic to run Tidegate on."""

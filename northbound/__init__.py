@@ -1,0 +1,1 @@
+"""What operators touch: REST and the command line."""

@@ -1,0 +1,1 @@
+"""The loop: observe, group, forecast, allocate, publish."""

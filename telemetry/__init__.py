@@ -1,0 +1,1 @@
+"""Samples, the window the planner reads, and the store that outlives it."""
