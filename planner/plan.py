@@ -1,0 +1,163 @@
+"""A plan: which meters each switch shall hold, and whose packets go through them.
+
+A plan is a value: immutable, versioned, timestamped. Rates change every tick;
+the layout (which users are bound to which meters) changes when somebody
+attaches, leaves or moves group, and travels only when it did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+U32 = npt.NDArray[np.uint32]
+
+#: No meter: the stage lets the packet pass.
+UNMETERED: Final = 0
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One attachment of one user to one edge switch.
+
+    The meter ids are the ones of the user itself and of its group, upload and
+    download. Without ``addresses`` every packet of the MAC is the user's; with
+    them only those, because other users share the MAC (a router, say).
+    """
+
+    user: str
+    mac: str
+    port_no: int
+    addresses: tuple[str, ...] = ()
+    user_meter: tuple[int, int] = (UNMETERED, UNMETERED)
+    group_meter: tuple[int, int] = (UNMETERED, UNMETERED)
+
+
+@dataclass(frozen=True)
+class MeterOwner:
+    """Which pool a meter polices, in which direction (0 up, 1 down)."""
+
+    meter_id: int
+    pool: str
+    direction: int
+
+
+@dataclass(frozen=True)
+class SwitchLayout:
+    """What one switch needs to know besides rates."""
+
+    bindings: tuple[Binding, ...] = ()
+    owners: tuple[MeterOwner, ...] = ()
+    #: The region's meters on this switch, upload and download.
+    region_meter: tuple[int, int] = (UNMETERED, UNMETERED)
+
+
+def _empty() -> U32:
+    return np.empty(0, np.uint32)
+
+
+@dataclass(frozen=True)
+class MeterTable:
+    """The meters of one switch, by rising id. All columns have shape (n_meters,)."""
+
+    meter_id: U32 = field(default_factory=_empty)
+    rate_kbps: U32 = field(default_factory=_empty)
+    burst_kbit: U32 = field(default_factory=_empty)
+
+    def __len__(self) -> int:
+        return len(self.meter_id)
+
+    def rates(self) -> dict[int, tuple[int, int]]:
+        """Rate in kbit/s and burst in kbit by meter id."""
+        rows = zip(self.meter_id.tolist(), self.rate_kbps.tolist(), self.burst_kbit.tolist(), strict=True)
+        return {meter: (rate, burst) for meter, rate, burst in rows}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the switches shall hold from ``time`` on."""
+
+    version: int = 0
+    #: When it was decided, epoch seconds.
+    time: float = 0.0
+    #: ``live``, or ``shadow``: made and shown, not enforced.
+    mode: str = "live"
+    layout_version: int = 0
+    layouts: dict[int, SwitchLayout] = field(default_factory=dict)
+    meters: dict[int, MeterTable] = field(default_factory=dict)
+
+
+def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
+    """The bytes that ``decode_plan`` reads; without the layout where it is known."""
+    body: dict[str, Any] = {
+        "version": plan.version,
+        "time": plan.time,
+        "mode": plan.mode,
+        "layout_version": plan.layout_version,
+        "meters": {
+            dpid: [table.meter_id.tobytes(), table.rate_kbps.tobytes(), table.burst_kbit.tobytes()]
+            for dpid, table in plan.meters.items()
+        },
+    }
+    if known_layout != plan.layout_version:
+        body["layouts"] = {
+            dpid: {
+                "bindings": [
+                    [b.user, b.mac, b.port_no, list(b.addresses), list(b.user_meter), list(b.group_meter)]
+                    for b in layout.bindings
+                ],
+                "owners": [[o.meter_id, o.pool, o.direction] for o in layout.owners],
+                "region_meter": list(layout.region_meter),
+            }
+            for dpid, layout in plan.layouts.items()
+        }
+    packed: bytes = msgpack.packb(body)
+    return packed
+
+
+def decode_plan(body: bytes, known: Plan | None = None) -> Plan:
+    """The plan in these bytes, its layout taken from ``known`` where it was left out.
+
+    Raises
+    ------
+    ValueError : if the bytes are not a plan, or leave out a layout that is not known.
+    """
+    try:
+        raw = msgpack.unpackb(body, strict_map_key=False)
+        version = int(raw["layout_version"])
+        if "layouts" in raw:
+            layouts = {int(dpid): _layout(entry) for dpid, entry in raw["layouts"].items()}
+        elif known is not None and known.layout_version == version:
+            layouts = known.layouts
+        else:
+            raise ValueError(f"plan refers to layout {version}, which is not known here")
+        return Plan(
+            version=int(raw["version"]),
+            time=float(raw["time"]),
+            mode=str(raw["mode"]),
+            layout_version=version,
+            layouts=layouts,
+            meters={int(dpid): _table(columns) for dpid, columns in raw["meters"].items()},
+        )
+    except (KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
+        raise ValueError(f"plan is malformed: {error!r}") from None
+
+
+def _layout(raw: dict[str, Any]) -> SwitchLayout:
+    return SwitchLayout(
+        bindings=tuple(
+            Binding(user, mac, port_no, tuple(addresses), (um[0], um[1]), (gm[0], gm[1]))
+            for user, mac, port_no, addresses, um, gm in raw["bindings"]
+        ),
+        owners=tuple(MeterOwner(meter, pool, direction) for meter, pool, direction in raw["owners"]),
+        region_meter=(raw["region_meter"][0], raw["region_meter"][1]),
+    )
+
+
+def _table(columns: list[bytes]) -> MeterTable:
+    meter_id, rate_kbps, burst_kbit = (np.frombuffer(column, np.uint32) for column in columns)
+    return MeterTable(meter_id, rate_kbps, burst_kbit)

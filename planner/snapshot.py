@@ -1,0 +1,159 @@
+"""What the planner knows at the end of a tick, swapped by reference.
+
+Readers (REST, the command line) take the snapshot they are given and never
+lock the loop. Columns stay arrays: a row becomes an object only when asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.plan import Plan
+
+F64 = npt.NDArray[np.float64]
+
+
+class Level(IntEnum):
+    """Depth of a pool in the tree."""
+
+    GLOBAL = 0
+    REGION = 1
+    GROUP = 2
+    USER = 3
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Every pool of the tree. Columns of rates have shape (2, n_pools): upload, download.
+
+    Rates are bit/s of frames. NaN means that nothing is known, never zero.
+    """
+
+    path: tuple[str, ...] = ()
+    level: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    #: Index of the parent; -1 for the root.
+    parent: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    guarantee_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    #: Infinite where the pool has none of its own.
+    ceiling_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    weight: F64 = field(default_factory=lambda: np.empty(0))
+    offered_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    #: What passed the pool's meters.
+    delivered_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    p50_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    p90_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    grant_bps: F64 = field(default_factory=lambda: np.empty((2, 0)))
+    #: Which rung of the forecast ladder served the pool: ``forecasting.forecast.Rung``.
+    rung: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((2, 0), np.uint8))
+    #: What bound the grant: ``allocation.allocate.Bound``.
+    bound: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty((2, 0), np.uint8))
+
+    def index(self, path: str) -> int:
+        """Row of the pool with this path. Raises KeyError."""
+        try:
+            return self.path.index(path)
+        except ValueError:
+            raise KeyError(path) from None
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """A resource group as operators see it."""
+
+    id: str
+    #: ``configured`` (file), ``operator`` (REST) or ``discovered``.
+    source: str
+    #: ``forming``, ``active`` or ``dissolving``.
+    state: str
+    #: User ids.
+    members: tuple[str, ...]
+    since: float
+    reason: str
+    #: The operator's own values, bit/s up and down; None where defaults hold.
+    guarantee_bps: tuple[int, int] | None
+    ceiling_bps: tuple[int, int] | None
+    weight: float
+    #: Rows of ``Pools``: one part for each region.
+    pools: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SwitchView:
+    """One switch as last reported."""
+
+    dpid: int
+    connected: bool
+    region: str | None
+    last_seen: float
+    #: Version of the plan that the switch was last brought to.
+    plan_version: int
+    #: Whether the meters read back last equal that plan's. None: never read.
+    in_step: bool | None
+    n_meters: int
+    lost_polls: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether the loop is alive and what is wrong with it, if anything."""
+
+    #: ``starting``, ``ok`` or ``degraded``.
+    status: str = "starting"
+    last_tick: float = 0.0
+    tick_ms: float = float("nan")
+    ticks: int = 0
+    steps_ms: dict[str, float] = field(default_factory=dict)
+    #: One line a problem: what failed, since when, what stands instead.
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything readers may want, as of one tick."""
+
+    time: float = 0.0
+    health: Health = Health()
+    pools: Pools = field(default_factory=Pools)
+    groups: tuple[GroupView, ...] = ()
+    #: Endpoints that talk to nearly everyone: reported, and no glue between groups.
+    shared_services: tuple[str, ...] = ()
+    switches: tuple[SwitchView, ...] = ()
+    plan: Plan = field(default_factory=Plan)
+
+
+class UnknownGroup(KeyError):
+    """No group has this id."""
+
+
+class Refused(ValueError):
+    """The write breaks a rule; the text names path, rule and value."""
+
+
+class Operations(Protocol):
+    """What northbound may ask of the planner. Writes return when they are stored."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot."""
+
+    def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
+        """Pin an operator's group above discovered ones.
+
+        ``policy`` may hold ``guarantee_bps`` and ``ceiling_bps`` (pairs up, down)
+        and ``weight``. Raises Refused (the id exists, a member is unknown, the
+        tree would be oversubscribed).
+        """
+
+    def set_group_bandwidth(self, group_id: str, policy: dict[str, Any]) -> None:
+        """Override a group's guarantee, ceiling or weight, discovered groups included.
+
+        The override outlives re-clustering and restart. Raises UnknownGroup, Refused.
+        """
+
+    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
+        """Time, offered and granted columns of a group's recent past. Raises UnknownGroup."""
