@@ -1,0 +1,210 @@
+"""Grants for every pool of the tree, in stages of falling urgency.
+
+First each pool gets its guarantee. Then the rows of claims are met one after
+the other, then what is left is handed out up to the ceilings, but for each
+pool's reserve. Every stage shares each pool's grant among its children by
+weighted max-min with the stage before as lower bound, so no later stage takes
+back what an earlier one gave. One sweep over the tree per stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from allocation.compiled import Bits, Indices, Rates, compiled
+from allocation.max_min import fill_siblings
+from allocation.tree import InfeasibleTree, PoolTree, roll_up, whole_bps
+
+Codes = npt.NDArray[np.uint8]
+
+
+class Bound(IntEnum):
+    """Why a pool's grant is no larger. ``Allocation.stage`` says when it got its last bit."""
+
+    #: A claim is unmet: the fair share of what the parent holds is used up.
+    PARENT = 0
+    #: It holds its guarantee and nothing above: it claims no more, or its fair share is less.
+    GUARANTEE = 1
+    #: Its last claim is met exactly and nothing was left over for it.
+    CLAIM = 2
+    #: Its claims are met, and it holds a share of what was left over.
+    LEFTOVER = 3
+    #: It is at its ceiling, or all its children are at theirs.
+    CEILING = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """What every pool may use, and why. Arrays follow ``PoolTree.names``."""
+
+    #: shape (n_pools,), bit/s. Children never sum to more than their parent.
+    grant_bps: Bits
+    #: shape (n_pools,), codes of ``Bound``.
+    bound: Codes
+    #: shape (n_pools,): the stage in which a pool got its last bit/s;
+    #: 0 the guarantee, 1 to n_claims the rows of claims, n_claims + 1 the leftover.
+    stage: Codes
+    #: shape (n_claims + 2, n_pools), bit/s: what each pool held after each stage.
+    stages_bps: Bits
+    #: shape (n_claims, n_pools), bit/s: the claims, each held between the pool's guarantee
+    #: and ceiling; an inner pool claims what its children claim together.
+    claims_bps: Bits
+    #: shape (n_pools,), bit/s: the most that each pool could have been granted.
+    ceiling_bps: Bits
+    #: shape (n_pools,), bit/s: the part of a pool's grant kept back from its children's leftover.
+    held_bps: Bits
+
+
+def allocate(
+    tree: PoolTree,
+    claims_bps: Rates,
+    reserve_bps: Rates | None = None,
+    capacity_bps: float = np.inf,
+) -> Allocation:
+    """Grants for the whole tree: guarantees, then claims in order, then the leftover by weight.
+
+    Parameters
+    ----------
+    tree :
+    claims_bps : shape (n_claims, n_leaves)   What each of ``tree.leaves`` asks for, >= 0, in order
+        of urgency and cumulative: a row asks for a total, not for more. Rounded up to whole
+        bit/s. Infinity asks for all there is. There may be no rows.
+    reserve_bps : shape (n_pools,)            Buffer that each pool keeps back from the leftover of
+        its children, >= 0; none by default. Claims may use it. A pool in which every child
+        could have its ceiling keeps none back.
+    capacity_bps :                            Capacity of the root; its ceiling by default.
+
+    Returns
+    -------
+    A guarantee is granted whether or not it is asked for: its owner may start at any time.
+
+    Raises
+    ------
+    InfeasibleTree : if the guarantees need more than the capacity.
+    ValueError : if shapes differ, or if a claim or reserve is negative or NaN (missing is not
+        zero: decide before asking); names the pool.
+    """
+    capacity = whole_bps(capacity_bps)
+    if tree.reserved_bps[0] > capacity:
+        raise InfeasibleTree(
+            f"{tree.names[0]}: guarantees need {tree.reserved_bps[0]} bit/s, above its capacity {capacity} bit/s"
+        )
+    limit = np.minimum(tree.limit_bps, capacity)
+    ceiling = _roll_up_leaves(tree, limit[tree.leaves], limit)
+    claims = _whole_claims(tree, claims_bps, limit)
+    reserve = _whole_reserve(tree, reserve_bps, capacity)
+
+    nothing = np.zeros(len(tree), np.int64)
+    stages = np.empty((len(claims) + 2, len(tree)), np.int64)
+    stages[0] = tree.reserved_bps
+    held = nothing
+    for row, claim in enumerate(claims):
+        held = _share_down(tree, stages[row], claim, nothing, stages[row + 1])
+    held = _share_down(tree, stages[-2], ceiling, reserve, stages[-1])
+    grant = stages[-1].copy()
+    return Allocation(
+        grant_bps=grant,
+        bound=_bound(tree, grant, claims, ceiling),
+        stage=_last_rise(stages),
+        stages_bps=stages,
+        claims_bps=claims,
+        ceiling_bps=ceiling,
+        held_bps=held,
+    )
+
+
+def _roll_up_leaves(tree: PoolTree, leaf_bps: Bits, limit: Bits) -> Bits:
+    own = np.zeros(len(tree), np.int64)
+    own[tree.leaves] = leaf_bps
+    return roll_up(tree.parent, own, tree.reserved_bps, limit)
+
+
+def _whole_claims(tree: PoolTree, claims_bps: Rates, limit: Bits) -> Bits:
+    """Claims of every pool in whole bit/s, shape (n_claims, n_pools), no row below the one before."""
+    asked = np.asarray(claims_bps, np.float64)
+    if asked.ndim != 2 or asked.shape[1] != len(tree.leaves):
+        raise ValueError(f"claims_bps must have shape (n_claims, {len(tree.leaves)}), got {asked.shape}")
+    claims = np.empty((len(asked), len(tree)), np.int64)
+    so_far = np.zeros(len(tree.leaves), np.int64)
+    most = limit[tree.leaves]
+    for row, claim in enumerate(asked):
+        _refuse(tree, tree.leaves, claim, f"claims_bps[{row}]")
+        np.maximum(so_far, np.ceil(np.minimum(claim, most)).astype(np.int64), out=so_far)
+        claims[row] = _roll_up_leaves(tree, so_far, limit)
+    return claims
+
+
+def _whole_reserve(tree: PoolTree, reserve_bps: Rates | None, capacity: int) -> Bits:
+    if reserve_bps is None:
+        return np.zeros(len(tree), np.int64)
+    reserve = np.asarray(reserve_bps, np.float64)
+    if reserve.shape != (len(tree),):
+        raise ValueError(f"reserve_bps must have shape ({len(tree)},), got {reserve.shape}")
+    _refuse(tree, np.arange(len(tree), dtype=np.int32), reserve, "reserve_bps")
+    return np.ceil(np.minimum(reserve, capacity)).astype(np.int64)
+
+
+def _refuse(tree: PoolTree, pools: Indices, values: Rates, what: str) -> None:
+    if len(values) == 0 or values.min() >= 0:  # NaN makes the minimum NaN, and this false
+        return
+    i = int((~(values >= 0)).argmax())
+    raise ValueError(f"{tree.names[pools[i]]}: {what} must be >= 0 and not NaN, got {values[i]}")
+
+
+def _share_down(tree: PoolTree, before: Bits, most: Bits, reserve: Bits, after: Bits) -> Bits:
+    after[0] = most[0]
+    return _share_tree(tree.children, tree.first_child, before, most, tree.weight, reserve, after)
+
+
+@compiled
+def _share_tree(
+    children: Indices,
+    first_child: Indices,
+    before: Bits,
+    most: Bits,
+    weight: Rates,
+    reserve: Bits,
+    after: Bits,
+) -> Bits:
+    """Fill ``after`` top-down from the root's entry; returns what each pool held back.
+
+    All but ``children`` and ``first_child`` have shape (n_pools,).
+    """
+    held = np.zeros_like(after)
+    for pool in range(len(after)):
+        members = children[first_child[pool] : first_child[pool + 1]]
+        if len(members) == 0:
+            continue
+        budget = after[pool]
+        if reserve[pool] > 0:
+            least, wanted = 0, 0
+            for child in members:
+                least += before[child]
+                wanted += most[child]
+            # Holding back more than the children could still use would serve nobody.
+            kept = min(reserve[pool], max(wanted - budget, 0))
+            held[pool] = budget - max(least, budget - kept)
+            budget -= held[pool]
+        fill_siblings(budget, members, before, most, weight, after)
+    return held
+
+
+def _bound(tree: PoolTree, grant: Bits, claims: Bits, ceiling: Bits) -> Codes:
+    last_claim = claims[-1] if len(claims) else tree.reserved_bps
+    bound = np.full(len(grant), Bound.LEFTOVER, np.uint8)
+    bound[grant == last_claim] = Bound.CLAIM
+    bound[grant < last_claim] = Bound.PARENT
+    bound[(grant == tree.reserved_bps) & (tree.reserved_bps > 0)] = Bound.GUARANTEE
+    bound[grant >= ceiling] = Bound.CEILING
+    return bound
+
+
+def _last_rise(stages: Bits) -> Codes:
+    last = np.zeros(stages.shape[1], np.uint8)
+    for stage in range(1, len(stages)):
+        last[stages[stage] > stages[stage - 1]] = stage
+    return last
