@@ -172,7 +172,7 @@ def flow_entries(stats: FlowStats, wanted: Iterable[int]) -> list[Any]:
 def take_xids(datapath: Any, count: int) -> U32:
     """The switch's next ``count`` transaction ids, shape (count,), so errors can be told apart."""
     modulus = ofproto_v1_3.MAX_XID + 1
-    xids = ((int(datapath.xid) + 1 + np.arange(count, dtype=np.int64)) % modulus).astype(np.uint32)
+    xids: U32 = ((int(datapath.xid) + 1 + np.arange(count, dtype=np.int64)) % modulus).astype(np.uint32)
     datapath.xid = (datapath.xid + count) % modulus
     return xids
 

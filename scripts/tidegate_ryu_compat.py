@@ -7,8 +7,6 @@ imports it, and other programs pay one dictionary look-up per import. For the sa
 reason nothing is imported here but ``sys``.
 """
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False  # typing's own flag would cost the import of typing at every start
@@ -18,10 +16,11 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def _give_wsgi_its_marker(module: ModuleType) -> None:
+def _give_wsgi_its_marker(module: "ModuleType") -> None:
     """Put back the name that ``ryu.app.wsgi``, which ``ryu-manager`` always imports, asks eventlet for."""
     if not hasattr(module, "ALREADY_HANDLED"):
-        setattr(module, "ALREADY_HANDLED", object())  # noqa: B010  (a module has no such attribute to type)
+        # setattr: to mypy a module has no such attribute.
+        setattr(module, "ALREADY_HANDLED", object())  # noqa: B010
 
 
 #: Module -> what to do to it right after it has been executed.
@@ -32,8 +31,9 @@ class RepairingFinder:
     """Finds the modules of ``_REPAIRS`` as usual, with a loader that repairs them."""
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """The module's spec if there is something to repair, else None: the other finders' turn."""
         repair = _REPAIRS.get(name)
         if repair is None:
             return None
@@ -43,7 +43,7 @@ class RepairingFinder:
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_repair(module: ModuleType) -> None:
+            def execute_and_repair(module: "ModuleType") -> None:
                 execute(module)
                 repair(module)
 
