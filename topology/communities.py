@@ -1,0 +1,209 @@
+"""Applications as communities of the traffic graph.
+
+Two endpoints belong together when the traffic between them is much of what
+either does. How dense a community must be does not depend on how large the rest of
+the network is, once there is a rest. Shared services are set aside first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from topology.local_moving import optimise, quality
+from topology.services import ServiceRules, shared_services
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+#: A network of more endpoints than this is judged as if it were many of this size.
+DEFAULT_HORIZON: Final = 300
+#: Compresses rates: an edge beside one 1,000 times as strong still counts 0.3 of it.
+_EXPONENT: Final = 1 / 3
+#: Up to this many endpoints several starts cost nothing and find better optima.
+_SMALL: Final = 2_000
+_TRIES_WHEN_SMALL: Final = 8
+
+
+@dataclass(frozen=True)
+class Communities:
+    """A partition of the endpoints.
+
+    ``label``, shape (n_endpoints,), numbers the communities from 0 by their first endpoint; a
+    shared service and an endpoint without traffic are alone in theirs.
+    ``is_service``, shape (n_endpoints,), marks the shared services. ``quality`` is what was maximised.
+    """
+
+    endpoints: tuple[str, ...]
+    label: I64
+    is_service: npt.NDArray[np.bool_]
+    quality: float
+
+    def groups(self, min_size: int = 2) -> tuple[frozenset[str], ...]:
+        """The communities of at least ``min_size`` endpoints, in order of label."""
+        members: dict[int, list[str]] = {}
+        for name, label in zip(self.endpoints, self.label.tolist(), strict=True):
+            members.setdefault(label, []).append(name)
+        return tuple(frozenset(names) for names in members.values() if len(names) >= min_size)
+
+    def services(self) -> frozenset[str]:
+        """The shared services."""
+        return frozenset(self.endpoints[i] for i in np.flatnonzero(self.is_service).tolist())
+
+
+def find_communities(
+    endpoints: Sequence[str],
+    src: npt.ArrayLike,
+    dst: npt.ArrayLike,
+    rate_bps: npt.ArrayLike,
+    *,
+    resolution: float | None = None,
+    seed: int = 0,
+    start: I64 | None = None,
+    services: ServiceRules | None = None,
+) -> Communities:
+    """Partition the endpoints by who talks to whom.
+
+    The same input and seed give the same result.
+
+    Parameters
+    ----------
+    endpoints :        n names.
+    src, dst :         shape (n_edges,), indices into them. Parallel edges, directions and
+                       application classes add up; self loops are ignored.
+    rate_bps :         shape (n_edges,). Edges whose rate is not > 0 and finite are ignored.
+    resolution :       > 0; higher gives smaller, tighter communities. None gives 1 up to
+                       ``DEFAULT_HORIZON`` endpoints with traffic and beyond that their number over it:
+                       then the density asked of a community stays as the network grows.
+    start :            shape (n,), labels to start from, such as the last result's: faster, and
+                       nearer to it. None starts from single endpoints.
+
+    Raises
+    ------
+    ValueError : if ``resolution`` or a shape or index breaks a bound above.
+    """
+    if resolution is not None and not 0 < resolution < np.inf:
+        raise ValueError(f"resolution must be > 0 and finite, got {resolution}")
+    n = len(endpoints)
+    if start is not None and np.shape(start) != (n,):
+        raise ValueError(f"start must have shape ({n},), got {np.shape(start)}")
+    rates = _undirected(
+        n, np.asarray(src, np.int64), np.asarray(dst, np.int64), np.asarray(rate_bps, np.float64)
+    )
+    is_service = shared_services(rates, services)
+    graph = closeness(_without(rates, is_service))
+    if graph.nnz == 0:
+        return Communities(tuple(endpoints), np.arange(n, dtype=np.int64), is_service, 0.0)
+    size, density = _expectation(graph, resolution)
+    label = _cluster(graph, size, density, np.random.default_rng(seed), start)
+    label = _by_first_member(_adopt_singles(graph, _connected_parts(graph, label)))
+    return Communities(tuple(endpoints), label, is_service, quality(graph, size, label, density))
+
+
+def closeness(rates: sparse.csr_array) -> sparse.csr_array:
+    """How much of what two endpoints do is between them, 0..1 for each edge.
+
+    The cube root of the rate over the geometric mean of the two endpoints'
+    typical rates; typical is the rate-weighted mean over an endpoint's peers, so
+    faint background counts little. No unit and no scale is left: applications of
+    kbit/s and of Gbit/s look alike, and no elephant flow swallows its neighbours.
+    """
+    n = rates.shape[0]
+    owner = np.repeat(np.arange(n), np.diff(rates.indptr))
+    total = np.bincount(owner, rates.data, n)
+    typical = np.bincount(owner, rates.data * (rates.data / total[owner]), n)
+    scale = np.sqrt(typical[owner]) * np.sqrt(typical[rates.indices])
+    weight = np.minimum((rates.data / scale) ** _EXPONENT, 1.0)
+    # An edge 1e-12 of its neighbours holds nothing together; zero would be no edge to the solver.
+    weight = np.maximum(weight, 1e-6)
+    return sparse.csr_array((weight, rates.indices, rates.indptr), rates.shape)
+
+
+def is_partition(groups: Iterable[Collection[str]], endpoints: Iterable[str]) -> bool:
+    """True if each endpoint is in exactly one group, no group is empty and no one else is in any."""
+    listed = [member for group in groups for member in group]
+    groups_are_filled = all(len(group) > 0 for group in groups)
+    return groups_are_filled and len(listed) == len(set(listed)) and set(listed) == set(endpoints)
+
+
+def _undirected(n: int, src: I64, dst: I64, rate_bps: F64) -> sparse.csr_array:
+    if not src.shape == dst.shape == rate_bps.shape or src.ndim != 1:
+        raise ValueError(
+            f"src, dst and rate_bps must have one shape, got {src.shape}, {dst.shape}, {rate_bps.shape}"
+        )
+    if len(src) and not 0 <= min(src.min(), dst.min()) <= max(src.max(), dst.max()) < n:
+        raise ValueError(f"src and dst must index the {n} endpoints given")
+    good = np.isfinite(rate_bps) & (rate_bps > 0) & (src != dst)
+    one_way = sparse.coo_array((rate_bps[good], (src[good], dst[good])), shape=(n, n)).tocsr()
+    return sparse.csr_array(one_way + one_way.T)
+
+
+def _without(rates: sparse.csr_array, left_out: npt.NDArray[np.bool_]) -> sparse.csr_array:
+    edges = rates.tocoo()
+    keep = ~(left_out[edges.row] | left_out[edges.col])
+    return sparse.coo_array((edges.data[keep], (edges.row[keep], edges.col[keep])), shape=rates.shape).tocsr()
+
+
+def _expectation(graph: sparse.csr_array, resolution: float | None) -> tuple[F64, float]:
+    """Each endpoint's size and the density: two endpoints are expected density * size * size close.
+
+    Sizes are the square roots of the strengths, between the constant Potts model (too
+    coarse on small networks) and modularity (splits applications around a busy server).
+    """
+    strength: F64 = np.asarray(graph.sum(axis=1), np.float64).ravel()
+    if resolution is None:
+        resolution = max(1.0, int((strength > 0).sum()) / DEFAULT_HORIZON)
+    size = np.sqrt(strength)
+    return size, resolution * float(strength.sum()) / float(size.sum()) ** 2
+
+
+def _cluster(
+    graph: sparse.csr_array, size: F64, density: float, rng: np.random.Generator, start: I64 | None
+) -> I64:
+    if start is not None:
+        return optimise(graph, size, np.asarray(start, np.int64), density, rng)
+    singles = np.arange(len(size), dtype=np.int64)
+    tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
+    found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]
+    return max(found, key=lambda label: quality(graph, size, label, density))
+
+
+def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:
+    """Give an endpoint left alone to the community that has more than half its closeness.
+
+    So a server keeps all its clients, however many: pairs of clients never talk,
+    and beyond some number the density alone would turn them away.
+    """
+    alone = np.bincount(label)[label] == 1
+    edges = graph.tocoo()
+    here = alone[edges.row] & ~alone[edges.col]
+    pull = sparse.coo_array(
+        (edges.data[here], (edges.row[here], label[edges.col[here]])), shape=graph.shape
+    ).tocoo()
+    pull.sum_duplicates()
+    strength: F64 = np.asarray(graph.sum(axis=1), np.float64).ravel()
+    strong = pull.data > strength[pull.row] / 2
+    label = label.copy()
+    label[pull.row[strong]] = pull.col[strong]
+    return label
+
+
+def _connected_parts(graph: sparse.csr_array, label: I64) -> I64:
+    """Split communities whose parts no edge joins."""
+    edges = graph.tocoo()
+    inside = label[edges.row] == label[edges.col]
+    within = sparse.coo_array((edges.data[inside], (edges.row[inside], edges.col[inside])), shape=graph.shape)
+    parts: I64 = sparse.csgraph.connected_components(within, directed=False)[1].astype(np.int64)
+    return parts
+
+
+def _by_first_member(label: I64) -> I64:
+    _, first, place = np.unique(label, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[place]

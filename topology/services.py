@@ -1,0 +1,80 @@
+"""Shared services: endpoints that talk to nearly everyone, and evenly.
+
+DNS, gateways and monitoring tie every application to every other. They
+are found first and left out when applications are looked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+F64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ServiceRules:
+    """When an endpoint counts as a shared service. See ``shared_services``."""
+
+    #: Effective peers as a part of all other endpoints, "nearly everyone".
+    min_reach: float = 0.4
+    #: Effective peers as a multiple of the median endpoint's: in a clique everyone reaches everyone.
+    min_ratio: float = 2.0
+    #: The server of one small application is not a shared service.
+    min_peers: int = 6
+    #: The part of its peers that have company of their own.
+    min_company: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 < self.min_reach <= 1 and 0 <= self.min_company <= 1):
+            raise ValueError(f"min_reach must be in (0, 1] and min_company in [0, 1], got {self}")
+        if self.min_ratio < 1 or self.min_peers < 1:
+            raise ValueError(f"min_ratio and min_peers must be >= 1, got {self}")
+
+
+def effective_peers(graph: sparse.csr_array) -> F64:
+    """Among how many peers each endpoint spreads its traffic, shape (n,).
+
+    The exponential of the entropy of the square roots of its rates: k equal
+    rates give k, a strong peer and many faint ones little more than 1, and no traffic 0.
+    """
+    root = np.sqrt(graph.data)
+    owner = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
+    total = np.bincount(owner, root, graph.shape[0])
+    part = root / total[owner]
+    entropy = np.bincount(owner, -part * np.log(part), graph.shape[0])
+    return np.where(total > 0, np.exp(entropy), 0.0)
+
+
+def shared_services(graph: sparse.csr_array, rules: ServiceRules | None = None) -> Mask:
+    """Which endpoints are shared services, shape (n,).
+
+    ``graph`` holds the rates between endpoints, symmetric, > 0. A shared service reaches at
+    least ``min_reach`` of the endpoints that talk at all, at least ``min_peers``
+    of them, at least ``min_ratio`` times as many as the median endpoint; and at
+    least ``min_company`` of its peers also talk to someone who is no such
+    hub. The last keeps a lone server with its clients one application.
+    """
+    rules = rules or ServiceRules()
+    peers = effective_peers(graph)
+    talking: Mask = peers > 0
+    if not talking.any():
+        return talking
+    needed = max(
+        float(rules.min_peers),
+        rules.min_reach * (int(talking.sum()) - 1),
+        rules.min_ratio * float(np.median(peers[talking])),
+    )
+    # Entropy of equal parts may fall a rounding step short of their number.
+    hub: Mask = peers >= needed * (1 - 1e-9)
+    if not hub.any():
+        return hub
+    others = graph @ (~hub).astype(np.float64)
+    connected = sparse.csr_array((np.ones_like(graph.data), graph.indices, graph.indptr), graph.shape)
+    in_company: F64 = connected @ ((others > 0) & ~hub).astype(np.float64)
+    lone_hub: Mask = in_company < rules.min_company * np.diff(graph.indptr)
+    return hub & ~lone_hub
