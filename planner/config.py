@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,9 +19,10 @@ MEGA = 1e6
 #: Pools of this name hold the users that belong to no group.
 UNGROUPED = "ungrouped"
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Names of regions, users, groups and applications.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$"
+#: A rate above this is bit/s or kbit/s written where Mbit/s belong.
+MAX_MBPS = 1e7
 
 
 class ConfigError(Exception):
@@ -30,6 +31,19 @@ class ConfigError(Exception):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+
+def _number(value: object) -> object:
+    """Pydantic would take ``true`` for 1 and ``"5"`` for 5; an operator meant something else."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")
+    return value
+
+
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+Port = Annotated[int, BeforeValidator(_number), Field(ge=0, le=65535)]
 
 
 def parse_dpid(value: object) -> int:
@@ -59,9 +73,12 @@ def parse_mac(value: object) -> str:
 def parse_address(value: object) -> str:
     """An IPv4 or IPv6 address in canonical form."""
     try:
-        return str(ipaddress.ip_address(str(value).strip()))
+        address = ipaddress.ip_address(str(value).strip())
     except ValueError:
         raise ValueError("must be an IPv4 or IPv6 address") from None
+    if address.is_unspecified or address.is_multicast or getattr(address, "scope_id", None):
+        raise ValueError("must be the address of one host, without a zone")
+    return str(address)
 
 
 def parse_ports(value: object) -> tuple[int, int]:
@@ -94,8 +111,8 @@ class Block(BaseModel):
 class Rates(Block):
     """A rate in each direction, Mbit/s of frames. One number means both."""
 
-    up: NotNegative = Field(description="towards the network, Mbit/s")
-    down: NotNegative = Field(description="towards the host, Mbit/s")
+    up: NotNegative = Field(le=MAX_MBPS, description="towards the network, Mbit/s")
+    down: NotNegative = Field(le=MAX_MBPS, description="towards the host, Mbit/s")
 
     @property
     def bps(self) -> tuple[int, int]:
@@ -106,8 +123,8 @@ class Rates(Block):
 class Capacity(Rates):
     """A capacity in each direction, Mbit/s. One number means both."""
 
-    up: Positive = Field(description="towards the network, Mbit/s, > 0")
-    down: Positive = Field(description="towards the host, Mbit/s, > 0")
+    up: Positive = Field(le=MAX_MBPS, description="towards the network, Mbit/s, > 0")
+    down: Positive = Field(le=MAX_MBPS, description="towards the host, Mbit/s, > 0")
 
 
 RatesField = Annotated[Rates, BeforeValidator(_both_directions)]
@@ -121,7 +138,8 @@ class Pool(Block):
         default=Rates(up=0, down=0), description="always available, also when all others ask for more"
     )
     ceiling_mbps: CapacityField | None = Field(
-        default=None, description="never more than this, also when capacity is idle; absent: what the parent has"
+        default=None,
+        description="never more than this, also when capacity is idle; absent: what the parent has",
     )
     weight: Positive = Field(default=1.0, description="share of what is scarce; only ratios matter")
 
@@ -168,16 +186,24 @@ class Forecasting(Block):
     horizons_s: tuple[Positive, ...] = Field(
         default=(60.0, 180.0, 300.0, 600.0, 900.0), min_length=1, description="how far ahead"
     )
-    quantiles: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98), min_length=3, description="levels of the distribution"
+    quantiles: tuple[Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)], ...] = Field(
+        default=(0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98),
+        min_length=3,
+        description="levels of the distribution",
     )
-    model: Literal["catboost", "hist_gradient_boosting"] = Field(default="catboost", description="the global model")
-    min_history_steps: Annotated[int, Field(ge=2)] = Field(
+    model: Literal["catboost", "hist_gradient_boosting"] = Field(
+        default="catboost", description="the global model"
+    )
+    min_history_steps: Annotated[int, BeforeValidator(_number), Field(ge=2)] = Field(
         default=60, description="steps of history before the model may serve a series"
     )
     train_every_s: Positive = Field(default=900.0, description="seconds between two trainings")
-    train_steps: Annotated[int, Field(ge=8)] = Field(default=20160, description="steps of history to train on")
-    window_steps: Annotated[int, Field(ge=8)] = Field(default=64, description="steps of history a forecast reads")
+    train_steps: Annotated[int, BeforeValidator(_number), Field(ge=8)] = Field(
+        default=20160, description="steps of history to train on"
+    )
+    window_steps: Annotated[int, BeforeValidator(_number), Field(ge=8)] = Field(
+        default=64, description="steps of history a forecast reads"
+    )
 
 
 class Buffer(Block):
@@ -205,7 +231,9 @@ class Grouping(Block):
     enabled: bool = Field(default=True, description="false: only the operator's groups")
     half_life_s: Positive = Field(default=600.0, description="after which an edge's weight has halved")
     every_s: Positive = Field(default=60.0, description="seconds between two clusterings")
-    hold_s: NotNegative = Field(default=120.0, description="a member moves after it was elsewhere for so long")
+    hold_s: NotNegative = Field(
+        default=120.0, description="a member moves after it was elsewhere for so long"
+    )
 
 
 class Store(Block):
@@ -223,7 +251,7 @@ class Northbound(Block):
     """The REST API."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="TCP port; 0: any free one")
+    port: Port = Field(default=8080, description="TCP port; 0: any free one")
     token_file: Path = Field(default=Path("var/token"), description="made at first start, mode 0600")
 
 
@@ -232,7 +260,7 @@ class Planner(Block):
 
     url: str | None = Field(default=None, description="a running planner; absent: one is started as a child")
     host: str = Field(default="127.0.0.1", description="address of the child's seam")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8650, description="TCP port of the child's seam")
+    port: Port = Field(default=8650, description="TCP port of the child's seam")
     secret_file: Path = Field(default=Path("var/seam.secret"), description="made at first start, mode 0600")
 
 
@@ -242,12 +270,14 @@ class OpenFlow(Block):
     settle_s: Positive = Field(default=3.0, description="a port is quiet so long before hosts may be on it")
     lldp_interval_s: Positive = Field(default=1.0, description="seconds between two LLDP probes of a port")
     link_timeout_s: Positive = Field(default=4.0, description="a link not heard for so long is down")
-    host_timeout_s: Positive = Field(default=300.0, description="a silent host is forgotten after")
-    accounting_idle_s: Annotated[int, Field(ge=5, le=65535)] = Field(
+    host_timeout_s: Positive = Field(default=14400.0, description="a silent host is forgotten after")
+    accounting_idle_s: Annotated[int, BeforeValidator(_number), Field(ge=5, le=65535)] = Field(
         default=60, description="an accounting entry without traffic goes after"
     )
-    max_accounting_entries: Annotated[int, Field(ge=0)] = Field(default=50_000, description="on each switch")
-    max_meters: Annotated[int, Field(ge=1)] | None = Field(
+    max_accounting_entries: Annotated[int, BeforeValidator(_number), Field(ge=0)] = Field(
+        default=50_000, description="on each switch"
+    )
+    max_meters: Annotated[int, BeforeValidator(_number), Field(ge=1)] | None = Field(
         default=None, description="fewer meters than the switch says it has"
     )
 
@@ -276,7 +306,9 @@ class Config(Block):
         return ("other", *self.applications)
 
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
+_NAME = re.compile(NAME_PATTERN)
+#: What PyYAML lets through where a tag such as !!int or !!timestamp stands before other text.
+_YAML_LEAKS = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -292,7 +324,7 @@ def parse(raw: object) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError([_fault(dict(e)) for e in error.errors()]) from None
+        raise ConfigError(fault_lines(error.errors(), raw)) from None
     faults = list(_cross_checks(config))
     if faults:
         raise ConfigError(faults)
@@ -309,12 +341,12 @@ def load(path: Path) -> Config:
     ConfigError : with one line a fault, each with the file's path first.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError([f"{path}: must be readable, got {error.strerror}"]) from None
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: must be UTF-8, got {error.reason}"]) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *_YAML_LEAKS) as error:
         text = " ".join(str(error).split())
         raise ConfigError([f"{path}: must be YAML, got {text}"]) from None
     try:
@@ -323,26 +355,52 @@ def load(path: Path) -> Config:
         raise ConfigError([f"{path}: {fault}" for fault in error.faults]) from None
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets a later key silently win over an earlier one; an operator would not."""
+class _Loader(yaml.SafeLoader):
+    """YAML without its surprises for operators.
+
+    A key twice is an error, where plain YAML lets the later one win. Scalars are
+    read as in YAML 1.2: ``0000000000000011`` is a dpid and not octal, ``12:34:56``
+    not a number to the base 60, ``no`` a name and not false.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
-            seen.add(key)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key that is no text", key_node.start_mark
+                )
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    # Ints come first: whatever is one would be a float too.
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
 _RULES = {
     "extra_forbidden": "is not a known key",
     "missing": "must be given",
-    "greater_than": "must be > {gt:g}",
-    "greater_than_equal": "must be >= {ge:g}",
-    "less_than": "must be < {lt:g}",
-    "less_than_equal": "must be <= {le:g}",
+    "greater_than": "must be > {gt:.12g}",
+    "greater_than_equal": "must be >= {ge:.12g}",
+    "less_than": "must be < {lt:.12g}",
+    "less_than_equal": "must be <= {le:.12g}",
     "finite_number": "must be a finite number",
     "float_parsing": "must be a number",
     "float_type": "must be a number",
@@ -351,34 +409,66 @@ _RULES = {
     "int_from_float": "must be a whole number",
     "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} entries",
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "path_type": "must be a path",
     "value_error": "{error}",
 }
 
 
-def _fault(error: dict[str, Any]) -> str:
-    """One line for one of pydantic's errors: path, rule, value."""
-    kind, given = error["type"], error["input"]
-    rule = _RULES.get(kind, error["msg"].lower()).format(**error.get("ctx", {}))
-    # A rate may be one number for both directions: name what was written.
-    location = [str(part) for part in error["loc"]]
-    path = ".".join(location)
+def fault_lines(errors: Iterable[Mapping[str, Any]], written: object) -> list[str]:
+    """One line for each of pydantic's errors: path, rule, value."""
+    return list(dict.fromkeys(_fault(error, written) for error in errors))
+
+
+def _fault(error: Mapping[str, Any], written: object) -> str:
+    kind = error["type"]
+    known = _RULES.get(kind)
+    # Only our own texts have places to fill: pydantic's may hold braces of a pattern.
+    rule = known.format(**error.get("ctx", {})) if known else error["msg"].lower()
+    path = ".".join(_written_path(error["loc"], written))
     if kind == "missing":
         return f"{path} {rule}"
-    return f"{path} {rule}, got {_shown(given)}"
+    return f"{path} {rule}, got {_shown(error['input'])}"
+
+
+def _written_path(location: Iterable[str | int], written: object) -> Iterator[str]:
+    """The path as far as it was written: one number may stand for both directions."""
+    for part in location:
+        if not isinstance(written, Mapping | list):
+            return
+        yield str(part)
+        if isinstance(written, Mapping):
+            written = written.get(part, {})
+        else:
+            written = written[part] if isinstance(part, int) and part < len(written) else {}
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, Mapping) else "a mapping"
+    try:
+        text = repr(value) if not isinstance(value, Mapping) else "a mapping"
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a number of very many digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _cross_checks(config: Config) -> Iterator[str]:
     """The rules that span blocks."""
     yield from _bad_names(config)
-    yield from _duplicates((f"regions.{name}.dpids", f"{d:016x}") for name, r in config.regions.items() for d in r.dpids)
-    yield from _duplicates((f"users.{name}.addresses", a) for name, u in config.users.items() for a in u.addresses)
+    yield from _duplicates(
+        (f"regions.{name}.dpids", f"{d:016x}") for name, r in config.regions.items() for d in r.dpids
+    )
+    yield from _duplicates(
+        (f"users.{name}.addresses", a) for name, u in config.users.items() for a in u.addresses
+    )
     yield from _duplicates((f"users.{name}.macs", m) for name, u in config.users.items() for m in u.macs)
-    yield from _duplicates((f"groups.{name}.members", m) for name, g in config.groups.items() for m in g.members)
+    yield from _duplicates(
+        (f"groups.{name}.members", m) for name, g in config.groups.items() for m in g.members
+    )
     for name, user in config.users.items():
         if not user.addresses and not user.macs:
             yield f"users.{name} must have addresses or macs, got neither"
@@ -400,6 +490,21 @@ def _cross_checks(config: Config) -> Iterator[str]:
     for block, host in (("northbound", config.northbound.host), ("planner", config.planner.host)):
         if host not in _LOOPBACK:
             yield f"{block}.host must be a loopback address until TLS is configured, got {host!r}"
+    yield from _clashing_services(config)
+
+
+def _clashing_services(config: Config) -> Iterator[str]:
+    """Ports and files that two parts of the system would both take."""
+    rest, seam = config.northbound, config.planner
+    if rest.port == seam.port and rest.port:
+        yield f"planner.port must not be northbound.port, got {seam.port} in both"
+    if seam.url is not None and not re.fullmatch(r"https?://[^/\s]+/?", seam.url):
+        yield f"planner.url must be like http://127.0.0.1:8650, got {seam.url!r}"
+    files = {"store.path": config.store.path, "northbound.token_file": rest.token_file}
+    files["planner.secret_file"] = seam.secret_file
+    if config.store.key_file is not None:
+        files["store.key_file"] = config.store.key_file
+    yield from _duplicates((path, str(file)) for path, file in files.items())
 
 
 def _bad_names(config: Config) -> Iterator[str]:

@@ -156,4 +156,18 @@ class Operations(Protocol):
         """
 
     def group_history(self, group_id: str, since: float) -> dict[str, Any]:
-        """Time, offered and granted columns of a group's recent past. Raises UnknownGroup."""
+        """A group's recent past as columns. Raises UnknownGroup.
+
+        ``time`` has shape (n,), epoch seconds; ``offered_bps`` and ``grant_bps``
+        have shape (2, n), upload and download. NaN is a gap.
+        """
+
+    def summary(self) -> dict[str, Any]:
+        """What was offered, granted and measured so far, and what simpler schemes would have given.
+
+        ``window`` holds ``since``, ``until`` and ``what``; ``pools`` one entry a
+        pool and direction with ``path``, ``level``, ``direction`` and the rates
+        ``offered_bps``, ``p50_bps``, ``p90_bps``, ``grant_bps``, ``measured_bps``,
+        ``static_equal_bps`` and ``auto_bandwidth_bps``; ``totals`` a mapping;
+        ``meters_equal_plan`` whether read-back meters equal the plan, None: not known.
+        """
