@@ -11,7 +11,7 @@ export PYTHON
 .PHONY: help setup demo replay test lint format clean distclean
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: ## OS packages that are missing, .venv, Ryu and the libraries; nothing else
 	@scripts/setup.sh
