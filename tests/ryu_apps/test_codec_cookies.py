@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ryu_apps.cookies import (
@@ -22,6 +22,7 @@ from ryu_apps.cookies import (
 PARTS = st.tuples(st.integers(1, 15), st.integers(0, 2**28 - 1), st.integers(0, 2**32 - 1))
 
 
+@settings(deadline=None)
 @given(st.lists(PARTS, max_size=20))
 def test_a_cookie_gives_back_its_parts_one_by_one_and_in_columns(parts):
     """Packing and unpacking are inverse, and the vectorised forms equal the plain ones."""

@@ -93,6 +93,7 @@ ENTRIES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ENTRIES, st.integers(1, 9))
 def test_flow_columns_are_what_ryu_reads(drawn, per_message):
     """Whatever the matches' lengths and however the reply is split, the columns equal Ryu's objects."""
@@ -195,7 +196,7 @@ def test_an_entry_may_not_span_two_messages():
         decode_flow_stats([body(raw[:64]), body(raw[64:])])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from([FLOW_LAYOUT, STATS_LAYOUT, CONFIG_LAYOUT]), st.lists(st.binary(max_size=300), max_size=4)
 )
@@ -208,6 +209,7 @@ def test_any_bytes_are_entries_or_an_error(layout, parts):
     assert b"".join(bytes(entries.raw(i)) for i in range(len(entries.heads))) == b"".join(parts)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=40), st.binary(max_size=8))
 def test_plausible_lengths_split_like_a_plain_loop(eighths, tail):
     """Lengths near the least and around the edges split exactly as an obvious loop splits them."""

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ryu_apps import framework
@@ -49,6 +49,7 @@ METERS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(METERS)
 def test_meter_statistics_are_what_ryu_reads(meters):
     """Meters with no, one or more bands: the columns equal Ryu's objects, the first band's among them."""
@@ -77,6 +78,7 @@ def test_a_flow_count_of_all_ones_is_no_number():
     assert decode_meter_stats([body(raw)]).flow_count.valid.tolist() == [False]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 15), U32, st.lists(st.tuples(U32, U32), max_size=3)), max_size=12))
 def test_meter_configurations_are_what_ryu_reads(meters):
     """Flags, id and first band as Ryu reads them; a meter without bands has band type 0."""
@@ -108,6 +110,7 @@ MODS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(MODS)
 def test_meter_mods_are_the_bytes_ryu_writes(mods):
     """Many meter-mods at once are, byte for byte, Ryu's one by one."""
