@@ -6,6 +6,7 @@ map whose columns are the arrays' own bytes; nothing is parsed row by row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
@@ -95,17 +96,42 @@ def _pack_columns(part: Any) -> dict[str, bytes]:
     return {f.name: np.ascontiguousarray(getattr(part, f.name)).tobytes() for f in fields(part)}
 
 
-def _unpack_columns(kind: type[T], raw: dict[str, bytes], where: str) -> T:
+def _unpack_columns(kind: type[T], raw: object, where: str) -> T:
+    if not isinstance(raw, dict):
+        raise ValueError(f"{where} must be a map of columns, got {type(raw).__name__}")
     columns = {}
     for f in fields(kind):  # type: ignore[arg-type]
-        try:
-            columns[f.name] = np.frombuffer(raw[f.name], f.metadata["dtype"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{where}.{f.name} is not a column: {error!r}") from None
+        columns[f.name] = _unpack_column(raw.get(f.name), f.metadata["dtype"], f"{where}.{f.name}")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{where} must have columns of one length, got {lengths}")
     return kind(**columns)
+
+
+def _unpack_column(raw: object, dtype: np.dtype[Any], where: str) -> npt.NDArray[Any]:
+    if not isinstance(raw, bytes):
+        raise ValueError(f"{where} must be bytes, got {type(raw).__name__}")
+    if len(raw) % dtype.itemsize:
+        raise ValueError(f"{where} must hold whole values of {dtype.itemsize} bytes, got {len(raw)} bytes")
+    return np.frombuffer(raw, dtype)
+
+
+def _unpack_count(raw: object, most: int, where: str) -> int:
+    if type(raw) is not int or not 0 <= raw <= most:
+        raise ValueError(f"{where} must be a whole number in 0..{most}, got {raw!r:.40}")
+    return raw
+
+
+def _unpack_time(raw: object) -> float:
+    if type(raw) not in (int, float) or not math.isfinite(raw):  # type: ignore[arg-type]
+        raise ValueError(f"time must be a finite number of seconds, got {raw!r:.40}")
+    return float(raw)  # type: ignore[arg-type]
+
+
+def _unpack_endpoints(raw: object) -> tuple[str, ...]:
+    if not isinstance(raw, list) or not all(isinstance(endpoint, str) for endpoint in raw):
+        raise ValueError("endpoints must be a list of strings")
+    return tuple(raw)
 
 
 def encode_batch(batch: SampleBatch) -> bytes:
@@ -133,17 +159,19 @@ def decode_batch(body: bytes) -> SampleBatch:
     """
     try:
         raw = msgpack.unpackb(body)
-        batch = SampleBatch(
-            dpid=int(raw["dpid"]),
-            time=float(raw["time"]),
-            meters=_unpack_columns(MeterSamples, raw["meters"], "meters"),
-            edges=_unpack_columns(EdgeSamples, raw["edges"], "edges"),
-            ports=_unpack_columns(PortSamples, raw["ports"], "ports"),
-            endpoints=tuple(map(str, raw["endpoints"])),
-            lost_polls=int(raw["lost_polls"]),
-        )
-    except (KeyError, TypeError, msgpack.UnpackException) as error:
-        raise ValueError(f"sample batch is malformed: {error!r}") from None
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"sample batch is not MessagePack: {type(error).__name__}: {error!s:.80}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"sample batch must be a map, got {type(raw).__name__}")
+    batch = SampleBatch(
+        dpid=_unpack_count(raw.get("dpid"), 2**64 - 1, "dpid"),
+        time=_unpack_time(raw.get("time")),
+        meters=_unpack_columns(MeterSamples, raw.get("meters"), "meters"),
+        edges=_unpack_columns(EdgeSamples, raw.get("edges"), "edges"),
+        ports=_unpack_columns(PortSamples, raw.get("ports"), "ports"),
+        endpoints=_unpack_endpoints(raw.get("endpoints")),
+        lost_polls=_unpack_count(raw.get("lost_polls"), 2**31 - 1, "lost_polls"),
+    )
     edges = batch.edges
     if len(edges.src) and max(edges.src.max(), edges.dst.max()) >= len(batch.endpoints):
         raise ValueError(f"edges must index the {len(batch.endpoints)} endpoints given")
