@@ -80,7 +80,7 @@ def fill_siblings(
     """Write into ``grant`` the weighted max-min shares of one set of siblings, in whole bit/s.
 
     Each share is within 1 bit/s of ``min(max(level * weight, lower), upper)`` for
-    one common level, and within ``lower`` and ``upper`` exactly. Together they are
+    one common level (found to 0.01 bit/s + 1e-12 of the budget), and within ``lower`` and ``upper`` exactly. Together they are
     ``budget``, or all of ``upper`` where that is less. The odd bits that rounding
     leaves go to the first members that may take one.
 
@@ -132,6 +132,9 @@ def _fill_if_plain(budget: int, members: Indices, lower: Bits, upper: Bits, gran
 def _search_level(budget: int, members: Indices, lower: Bits, upper: Bits, weight: Rates) -> float:
     """A level whose shares, rounded down, leave no more odd bits than there are takers.
 
+    That alone would do for exact sums, but many small shares round down alike
+    over a wide range of levels; so the unrounded total must be right as well.
+
     Newton's method on the total as a function of the level, which is made of
     straight pieces. Lower bounds make it neither convex nor concave, hence the
     bracket: a step that leaves it, or a flat piece, is replaced by halving.
@@ -160,9 +163,10 @@ def _search_level(budget: int, members: Indices, lower: Bits, upper: Bits, weigh
                 exact += at_level
                 slope += weight[i]
                 takers += 1
-        if total <= budget <= total + takers:
+        fits = total <= budget <= total + takers
+        if fits and abs(budget - exact) <= 0.01 + 1e-12 * budget:
             return level
-        if total < budget:
+        if total <= budget and exact <= budget:
             low = level
         else:
             high = level
