@@ -157,7 +157,10 @@ def _expectation(graph: sparse.csr_array, resolution: float | None) -> tuple[F64
     """
     strength: F64 = np.asarray(graph.sum(axis=1), np.float64).ravel()
     if resolution is None:
-        resolution = max(1.0, int((strength > 0).sum()) / DEFAULT_HORIZON)
+        talking = int((strength > 0).sum())
+        # Where endpoints have hundreds of close peers, communities are larger than the horizon.
+        horizon = max(DEFAULT_HORIZON, 2 * float(strength.sum()) / talking)
+        resolution = max(1.0, talking / horizon)
     size = np.sqrt(strength)
     return size, resolution * float(strength.sum()) / float(size.sum()) ** 2
 

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal
 from topology.group_memory import Doubt, Memory, ResourceGroup, Trace
 from topology.matching import match_by_overlap
 
+__all__ = ["DISCOVERED_PREFIX", "GroupEvent", "GroupRules", "GroupTracker", "ResourceGroup"]
+
 EventKind = Literal["forming", "active", "dissolving", "dissolved", "joined", "left", "pinned", "unpinned"]
 
 #: Discovered groups are named with this, so an operator's may not be.
@@ -167,8 +169,14 @@ class GroupTracker:
         self, communities: list[frozenset[str]], now: float, events: list[GroupEvent]
     ) -> dict[str, str]:
         """Give each community its group, old or new; where each endpoint is found now."""
-        cores = {group_id: trace.core for group_id, trace in self._memory.traces.items()}
-        matched = match_by_overlap(cores, communities, self._rules.min_jaccard)
+        members = self._members()
+        # By its core a group follows a drift at once; by its members it survives one odd result.
+        shapes = [
+            (group_id, shape)
+            for group_id, trace in self._memory.traces.items()
+            for shape in (trace.core, frozenset(members.get(group_id, ())))
+        ]
+        matched = match_by_overlap(shapes, communities, self._rules.min_jaccard)
         target: dict[str, str] = {}
         for index, community in enumerate(communities):
             group_id = matched.get(index)

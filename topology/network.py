@@ -82,6 +82,11 @@ class Network:
         return frozenset(link for link in self.links if link.reverse in self.links and self._can_carry(link))
 
     @cached_property
+    def link_from(self) -> Mapping[tuple[int, int], Link]:
+        """The usable link that leaves each (dpid, port_no); the lowest, if a port has several."""
+        return {(link.src_dpid, link.src_port): link for link in sorted(self.usable_links, reverse=True)}
+
+    @cached_property
     def edge_switches(self) -> frozenset[int]:
         """The switches to which at least one host is attached."""
         return frozenset(host.dpid for host in self.hosts.values()) & self.switches

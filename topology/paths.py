@@ -51,9 +51,10 @@ def next_hops(network: Network) -> NextHops:
     for dst in graph:
         distance = nx.single_source_shortest_path_length(graph, dst)
         for dpid, steps in distance.items():
-            closer = [link for link in out[dpid] if distance[link.dst_dpid] == steps - 1]
+            closer = [entry for entry in out[dpid] if distance[entry[1].dst_dpid] < steps]
             if closer:
-                hops[dpid, dst] = min(closer, key=lambda link: (_rank(link, dst), link)).src_port
+                chosen = closer[0] if len(closer) == 1 else min(closer, key=lambda e: (_mix(e[0], dst), e[1]))
+                hops[dpid, dst] = chosen[1].src_port
     return hops
 
 
@@ -110,11 +111,10 @@ def path_links(
     if src_dpid == dst_dpid:
         return ()
     hops = next_hops(network) if hops is None else hops
-    leaving = {(link.src_dpid, link.src_port): link for link in sorted(network.usable_links, reverse=True)}
     path: list[Link] = []
     while src_dpid != dst_dpid:
         port_no = hops.get((src_dpid, dst_dpid))
-        link = None if port_no is None else leaving.get((src_dpid, port_no))
+        link = None if port_no is None else network.link_from.get((src_dpid, port_no))
         if link is None or len(path) > len(network.switches):
             return None
         path.append(link)
@@ -122,19 +122,20 @@ def path_links(
     return tuple(path)
 
 
-def _links_out(graph: nx.Graph[int], dpid: int) -> list[Link]:
-    links = [link for near in graph[dpid] for link in graph.edges[dpid, near]["links"]]
-    return [link if link.src_dpid == dpid else link.reverse for link in links]
+def _links_out(graph: nx.Graph[int], dpid: int) -> list[tuple[int, Link]]:
+    """The links that leave a switch, each with its own random-looking number."""
+    cables = (link for near in graph[dpid] for link in graph.edges[dpid, near]["links"])
+    links = (link if link.src_dpid == dpid else link.reverse for link in cables)
+    return [(_mix(_mix(_mix(link.src_dpid, link.src_port), link.dst_dpid), 0), link) for link in links]
 
 
-def _rank(link: Link, dst: int) -> int:
-    """A number that looks random but depends only on the link and the destination."""
-    mixed = 0
-    for part in (link.src_dpid, link.src_port, link.dst_dpid, dst):
-        # The finaliser of SplitMix64 (Steele, Lea, Flood 2014): Python's own
-        # hash() of small integers keeps their order and would not spread.
-        mixed = (mixed + part + 0x9E3779B97F4A7C15) & _MASK
-        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
-        mixed ^= mixed >> 31
-    return mixed
+def _mix(state: int, part: int) -> int:
+    """A number that looks random but depends only on its two parts, 0..2**64-1.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood 2014): Python's own hash() of
+    small integers keeps their order and would not spread.
+    """
+    mixed = (state + part + 0x9E3779B97F4A7C15) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return mixed ^ (mixed >> 31)
