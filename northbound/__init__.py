@@ -1,1 +1,1 @@
-"""What operators touch: REST and the command line."""
+"""What operators talk to: the REST API, its server and the ``tidegate`` command."""

@@ -1,0 +1,5 @@
+"""``python -m northbound`` is ``tidegate``."""
+
+from northbound.cli import main
+
+main()

@@ -1,0 +1,187 @@
+"""The REST API. Reads take the newest snapshot and never lock the loop; writes need the token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Response
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
+
+from northbound import answers, problems, views
+from northbound.bodies import GroupBandwidth, GroupCreation
+from northbound.encoded import EncodedAnswers
+from northbound.guard import Guard
+from planner.snapshot import Operations, Snapshot, UnknownGroup
+
+MAX_PAGE = 10_000
+HISTORY_S = 3600.0
+_JSON = "application/json"
+#: Tells OpenAPI that writes carry a token. The check itself is in front: ``guard.Guard``.
+_BEARER = Depends(HTTPBearer(auto_error=False, description="the token of northbound.token_file"))
+_READ = problems.documented(421)
+_WRITE = problems.documented(400, 401, 408, 409, 413, 421, 422)
+
+GroupId = Annotated[str, Path(alias="groupID", min_length=1, max_length=128, description="a group's id")]
+
+
+def create_app(
+    operations: Operations,
+    token: str,
+    *,
+    stale_after_s: float = 30.0,
+    now: Callable[[], float] = time.time,
+) -> FastAPI:
+    """The API over one planner.
+
+    Parameters
+    ----------
+    operations :      What the planner shows and accepts.
+    token :           What writes must carry.
+    stale_after_s :   With the last tick older than this, /health answers 503.
+    now :             Epoch seconds.
+    """
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Tidegate",
+        version=_version(),
+        description=_DESCRIPTION,
+        # Null: the page asks nobody on the internet whether the document is valid.
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    problems.install(app)
+    app.include_router(_snapshots(operations))
+    app.include_router(_questions(operations, stale_after_s, now))
+    app.include_router(_writes(operations))
+    app.add_middleware(Guard, token=token)
+    return app
+
+
+_DESCRIPTION = (
+    "Forecast demand, grants and meters of an OpenFlow network. Rates are bit/s of frames in answers and "
+    "Mbit/s in bodies; up is towards the network. Null means: not known, or none. "
+    "Errors are RFC 9457 problem documents."
+)
+
+
+def _version() -> str:
+    try:
+        return version("tidegate")
+    except PackageNotFoundError:
+        return "0+uninstalled"
+
+
+def _snapshots(operations: Operations) -> APIRouter:
+    """The reads that many make: bytes, encoded once a snapshot."""
+    router = APIRouter(tags=["state"], responses=_READ)
+    encoded = EncodedAnswers()
+
+    async def answer(key: object, encode: Callable[[Snapshot], bytes]) -> Response:
+        return Response(await encoded.get(operations.snapshot, key, encode), media_type=_JSON)
+
+    @router.get("/groups", response_model=answers.Groups)
+    async def list_groups() -> Response:
+        """The resource groups and the shared services."""
+        return await answer("groups", views.groups)
+
+    @router.get("/plan", response_model=answers.PlanAnswer)
+    async def show_plan() -> Response:
+        """The meters that each switch shall hold."""
+        return await answer("plan", views.plan)
+
+    @router.get("/switches", response_model=answers.Switches)
+    async def list_switches() -> Response:
+        """The switches as last reported."""
+        return await answer("switches", views.switches)
+
+    @router.get("/metrics/global", response_model=answers.GlobalMetrics, responses=problems.documented(422))
+    async def global_metrics(
+        level: Annotated[answers.LevelName | None, Query(description="only this level")] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="pools on a page")] = 1000,
+        offset: Annotated[int, Query(ge=0, le=10**9, description="pools before the page")] = 0,
+    ) -> Response:
+        """Every pool of the tree: offered, forecast, grant, and what bound it."""
+        encode = partial(views.global_metrics, level=level, offset=offset, limit=limit)
+        return await answer(("pools", level, offset, limit), encode)
+
+    return router
+
+
+def _questions(operations: Operations, stale_after_s: float, now: Callable[[], float]) -> APIRouter:
+    """The reads whose answer is made for the one who asks."""
+    router = APIRouter(tags=["state"], responses=_READ)
+
+    @router.get(
+        "/health",
+        response_model=answers.Health,
+        responses={503: {"model": answers.Health, "description": "The planner's loop stands still."}},
+    )
+    async def show_health() -> Response:
+        """Whether plans are being made: 200, and 503 once no tick came for too long.
+
+        A degraded planner still plans, on fallbacks; restarting it would not help, so it is no 503.
+        """
+        report = views.health(operations.snapshot, now(), stale_after_s, _version())
+        return JSONResponse(report, status_code=503 if report["status"] == "stalled" else 200)
+
+    # The two below are not async: the planner may have to read its store.
+    @router.get(
+        "/metrics/group/{groupID}",
+        response_model=answers.GroupMetrics,
+        responses=problems.documented(404, 422),
+    )
+    def group_metrics(
+        group_id: GroupId,
+        history_s: Annotated[float, Query(gt=0, le=86400, description="seconds of history")] = HISTORY_S,
+    ) -> Response:
+        """One group now and in the recent past."""
+        snapshot = operations.snapshot
+        group = next((group for group in snapshot.groups if group.id == group_id), None)
+        if group is None:
+            raise UnknownGroup(group_id)
+        history = operations.group_history(group_id, now() - history_s)
+        return Response(views.encode(views.group_metrics(snapshot, group, history)), media_type=_JSON)
+
+    @router.get("/summary", response_model=answers.Summary)
+    def show_summary() -> Response:
+        """Offered, forecast, grant and measured of each pool; and what simpler schemes would have given."""
+        return Response(views.encode(views.plain(operations.summary())), media_type=_JSON)
+
+    return router
+
+
+def _writes(operations: Operations) -> APIRouter:
+    """The writes. They return when the planner has stored them; the next plan follows them."""
+    router = APIRouter(tags=["writes"], dependencies=[_BEARER], responses=_WRITE)
+
+    @router.post("/groups/create", status_code=201, response_model=answers.Written)
+    def create_group(body: GroupCreation, response: Response) -> dict[str, Any]:
+        """Make a group of your own. Its members leave the groups that were found for them."""
+        policy = body.policy()
+        operations.create_group(body.id, body.members, policy)
+        response.headers["Location"] = f"/metrics/group/{body.id}"
+        return _written(body.id, policy, list(body.members))
+
+    @router.put(
+        "/groups/{groupID}/bandwidth", response_model=answers.Written, responses=problems.documented(404)
+    )
+    def set_bandwidth(group_id: GroupId, body: GroupBandwidth) -> dict[str, Any]:
+        """Override a group's guarantee, ceiling or weight. It outlives re-clustering and restart."""
+        policy = body.policy()
+        operations.set_group_bandwidth(group_id, policy)
+        return _written(group_id, policy, None)
+
+    return router
+
+
+def _written(group_id: str, policy: dict[str, Any], members: list[str] | None) -> dict[str, Any]:
+    rates = ("guarantee_bps", "ceiling_bps")
+    both = {
+        name: dict(zip(views.DIRECTION_NAMES, policy[name], strict=True)) for name in rates if name in policy
+    }
+    return {"id": group_id, "members": members, "weight": policy.get("weight"), **both}

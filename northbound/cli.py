@@ -1,0 +1,247 @@
+"""The ``tidegate`` command.
+
+Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import Progress
+
+from northbound import client, tables
+from planner.config import Config, ConfigError, load
+from planner.secret import SecretError
+
+app = typer.Typer(
+    name="tidegate",
+    help="Forecast bandwidth demand and set OpenFlow meters before it arrives.",
+    epilog="Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+FAILED, MISUSED = 1, 2
+#: Columns of a table that goes into a pipe or a file.
+_PIPE_COLUMNS = 200
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help=f"The planner's REST API; {client.DEFAULT_URL} if not given."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+class LevelName(StrEnum):
+    """Levels of the pool tree, as the command line takes them."""
+
+    GLOBAL = "global"
+    REGION = "region"
+    GROUP = "group"
+    USER = "user"
+
+
+def main() -> None:
+    """Run the command; what ``setup.cfg`` names."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot draw a dash shall get a question mark, not a traceback.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration file.")]) -> None:
+    """Say whether a configuration file is right, and if not, every fault."""
+    _load(file)
+    print(f"{file}: ok")
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")],
+    parent_pid: Annotated[
+        int | None, typer.Option(metavar="PID", min=1, help="Stop when this process is gone.")
+    ] = None,
+) -> None:
+    """Run the planner: the loop, its REST API and its seam.
+
+    `ryu-manager ryu_apps/bandwidth.py` does this by itself; run it alone where
+    planner.url is set.
+    """
+    # Here and not above: a web server that `tidegate check` has no use for.
+    from northbound.server import CannotListen
+    from northbound.server import run as run_planner
+    from telemetry.encrypted import StoreError
+    from telemetry.keys import StoreKeyError
+
+    try:
+        run_planner(config, parent_pid)
+    except ConfigError as error:
+        _stop(MISUSED, *error.faults)
+    except (CannotListen, SecretError, StoreError, StoreKeyError) as error:
+        _stop(FAILED, f"tidegate: {error}")
+
+
+@app.command()
+def replay(
+    trace: Annotated[
+        Path | None, typer.Argument(metavar="[TRACE]", help="A recorded trace; the sample one if not given.")
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")] = Path(
+        "config/demo.yaml"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Feed the planner from a recorded trace in virtual time, and sum up."""
+    # Here and not above: the models it loads would make every `tidegate check` slow.
+    from planner.replay import run as run_replay
+
+    loaded = _load(config)
+    try:
+        with Progress(console=_console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task("replay", total=1.0)
+            answer = run_replay(loaded, trace, lambda share: progress.update(task, completed=share))
+    except (OSError, ValueError) as error:
+        _stop(FAILED, f"tidegate: {error}")
+    # Imported late as well: it needs the enums of forecasts and grants, and so their libraries.
+    from northbound.views import plain
+
+    _show(plain(answer), as_json, _summary_parts)
+
+
+@app.command()
+def summary(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Offered, forecast, granted and measured so far, and what simpler schemes would have given."""
+    _show(_get(url, config, "/summary"), as_json, _summary_parts)
+
+
+@app.command()
+def status(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Whether plans are being made, and how the switches stand. Exit status 1 if the loop stands still."""
+    report = _get(url, config, "/health", also=(503,))
+    answer = {"health": report, **_get(url, config, "/switches")}
+    _show(answer, as_json, lambda both: [*tables.health(both["health"]), tables.switches(both)])
+    if report.get("status") == "stalled":
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def groups(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The resource groups, and the services that belong to none."""
+
+    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
+        yield tables.groups(answer)
+        yield f"shared services: {', '.join(answer['shared_services']) or 'none'}"
+
+    _show(_get(url, config, "/groups"), as_json, parts)
+
+
+@app.command()
+def pools(
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    level: Annotated[LevelName | None, typer.Option(help="Only this level.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Pools on the page.")] = 1000,
+    offset: Annotated[int, typer.Option(min=0, help="Pools before the page.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Every pool now: offered, forecast, grant, and what bound it."""
+    query: dict[str, Any] = {"limit": limit, "offset": offset}
+    if level is not None:
+        query["level"] = level.value
+    _show(_get(url, config, "/metrics/global", query), as_json, lambda answer: [tables.pools(answer)])
+
+
+@app.command()
+def plan(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The meters that each switch shall hold."""
+    _show(_get(url, config, "/plan"), as_json, lambda answer: [tables.plan(answer)])
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def demo(context: typer.Context) -> None:
+    """Run the demo network (root only); further arguments go to it."""
+    # A process of its own: it is a user of the system, not a part of it.
+    child = subprocess.Popen([sys.executable, "-m", "mininet_scenarios.demo", *context.args])
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    while True:
+        try:
+            returncode = child.wait()
+        except KeyboardInterrupt:
+            # The terminal sent it to the child as well, which now tidies up: wait for that.
+            continue
+        # A negative one is the signal that ended it.
+        raise typer.Exit(returncode if returncode >= 0 else FAILED)
+
+
+def _load(path: Path) -> Config:
+    with _faults_told():
+        return load(path)
+
+
+def _get(
+    url: str | None,
+    config: Path | None,
+    path: str,
+    query: dict[str, Any] | None = None,
+    also: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    with _faults_told():
+        return client.get(client.base_url(url, config), path, query, also)
+
+
+@contextmanager
+def _faults_told() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        _stop(MISUSED, *error.faults)
+    except client.NoAnswer as error:
+        _stop(FAILED, f"tidegate: {error}")
+
+
+def _stop(status_code: int, *lines: str) -> NoReturn:
+    for line in lines:
+        print(line, file=sys.stderr)
+    raise typer.Exit(status_code)
+
+
+def _summary_parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
+    yield tables.summary(answer)
+    yield from tables.totals(answer)
+
+
+def _show(answer: dict[str, Any], as_json: bool, parts: Any) -> None:
+    if as_json:
+        print(json.dumps(answer, indent=2, allow_nan=False))
+        return
+    console = _console()
+    drawn: Iterable[RenderableType] = parts(answer)
+    for part in drawn:
+        console.print(part, soft_wrap=isinstance(part, str))
+
+
+def _console(stderr: bool = False) -> Console:
+    # Markup is off: a name with brackets is a name.
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=_PIPE_COLUMNS)
+    )

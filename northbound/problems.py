@@ -1,0 +1,102 @@
+"""Errors as RFC 9457 problem documents: the title names path, rule and value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from planner.config import fault_lines
+from planner.snapshot import Refused, UnknownGroup
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(BaseModel):
+    """Why a request failed."""
+
+    type: str = Field(default="about:blank", description="kind of problem; about:blank: what the status says")
+    title: str = Field(description="one line: path, rule and value")
+    status: int = Field(description="the HTTP status again")
+    errors: list[str] = Field(default=[], description="every fault, where there is more than one")
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document with its own media type."""
+
+    media_type = MEDIA_TYPE
+
+
+def problem(
+    status: int, title: str, errors: list[str] | None = None, headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
+    """The answer that tells a client what was wrong."""
+    body = Problem(title=title, status=status, errors=errors or [])
+    return ProblemResponse(body.model_dump(), status_code=status, headers=headers)
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` that FastAPI writes into OpenAPI for these statuses."""
+    schema = Problem.model_json_schema()
+    return {
+        status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": schema}}}
+        for status in statuses
+    }
+
+
+_DESCRIPTIONS = {
+    400: "The body could not be read.",
+    401: "The token is missing or wrong.",
+    404: "No group has this id.",
+    408: "The body did not arrive in time.",
+    409: "The planner refuses: the title names path, rule and value.",
+    413: "The body is too large.",
+    421: "The Host header is not a loopback name.",
+    422: "The request breaks its schema: the title names path, rule and value.",
+    503: "The planner's loop stands still.",
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of the app a problem document."""
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UnknownGroup, _unknown_group)
+    app.add_exception_handler(Refused, _refused)
+    # Starlette logs the traceback through the server; the client learns nothing of our insides.
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _http(_request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _invalid(_request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    faults: list[str] = []
+    for fault in error.errors():
+        if fault["type"] == "json_invalid":
+            # Its location is a character's number, which is no path.
+            faults.append(f"body must be JSON, got an error at character {fault['loc'][-1]}")
+        else:
+            faults += fault_lines([fault], {"body": error.body})
+    faults = list(dict.fromkeys(faults))
+    return problem(422, faults[0], faults if len(faults) > 1 else None)
+
+
+def _unknown_group(_request: Request, error: Exception) -> ProblemResponse:
+    return problem(404, f"groupID must be the id of a group, got {error.args[0] if error.args else ''!r}")
+
+
+def _refused(_request: Request, error: Exception) -> ProblemResponse:
+    return problem(409, str(error))
+
+
+def _unexpected(_request: Request, _error: Exception) -> ProblemResponse:
+    return problem(500, "the planner failed to answer; its log says why")

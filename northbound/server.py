@@ -1,0 +1,209 @@
+"""The planner process: the loop, its REST API and its seam, in one asyncio loop until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from northbound.api import create_app
+from planner.config import Config, load
+from planner.secret import read_or_make
+from planner.snapshot import Operations
+
+log = logging.getLogger(__name__)
+
+#: A request that is not done this long after the order to stop is cut: the seam's long poll, say.
+GRACE_S: Final = 1
+#: Above the seconds between two requests of the OpenFlow process: it keeps its connection.
+KEEP_ALIVE_S: Final = 75
+
+
+class CannotListen(Exception):
+    """An address is taken or not ours. One line: address, port and why."""
+
+
+class Planner(Protocol):
+    """What this process runs besides its two web servers."""
+
+    @property
+    def operations(self) -> Operations:
+        """What REST shows and asks for."""
+
+    @property
+    def seam_app(self) -> ASGIApp:
+        """What OpenFlow processes talk to."""
+
+    def start(self) -> None:
+        """Begin to plan."""
+
+    def stop(self) -> None:
+        """End it, with all that was written stored."""
+
+
+def run(config_path: Path, parent_pid: int | None = None) -> None:
+    """Plan, and serve both apps, until SIGTERM, SIGINT or the end of the parent process.
+
+    Raises
+    ------
+    ConfigError, SecretError, CannotListen : before anything was started.
+    """
+    # Here and not above: the models it loads would make every `tidegate check` slow.
+    from planner.process import PlannerProcess
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # It logs each request that clients make of others; the errors we want are logged by us.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    config = load(config_path)
+    token = read_or_make(config.northbound.token_file)
+    rest = listen(config.northbound.host, config.northbound.port)
+    seam = listen(config.planner.host, config.planner.port)
+    # Until the servers take it over, an order to stop ends the start-up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    planner = PlannerProcess(config)
+    try:
+        planner.start()
+        asyncio.run(serve(planner, config, token, rest, seam, parent_pid=parent_pid))
+    except KeyboardInterrupt:
+        log.info("stopped before everything was up")
+    finally:
+        planner.stop()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one. Raises CannotListen."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+
+
+async def serve(
+    planner: Planner,
+    config: Config,
+    token: str,
+    rest: socket.socket,
+    seam: socket.socket,
+    *,
+    parent_pid: int | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve the planner's two apps until told to stop.
+
+    ``announce`` (standard output, if none is given) gets one line once both listen.
+    """
+    stale_after_s = max(30.0, 4 * config.allocation.tick_s)
+    app = create_app(planner.operations, token, stale_after_s=stale_after_s)
+    # Named now: uvicorn closes the sockets at the end.
+    ready = f"tidegate planner ready rest={_url(rest)} seam={_url(seam)}"
+    pairs = [(_server(app), rest), (_server(planner.seam_app), seam)]
+    servers = [server for server, _ in pairs]
+
+    def stop() -> None:
+        for server in servers:
+            # Told twice, it does not wait for open requests.
+            server.force_exit = server.should_exit
+            server.should_exit = True
+
+    with _told_to_stop(stop), _bound_to(parent_pid, stop):
+        tasks = [asyncio.create_task(server.serve([listener])) for server, listener in pairs]
+        try:
+            while not all(server.started for server in servers) and not any(task.done() for task in tasks):
+                await asyncio.sleep(0.01)
+            if all(server.started for server in servers):
+                (announce or _print)(ready)
+            # The first that ends, whyever, ends the other: half a planner helps nobody.
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*tasks)
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: two of them would take them from one another."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            log_level=logging.WARNING,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+
+
+@contextmanager
+def _told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def _bound_to(pid: int | None, stop: Callable[[], None]) -> Iterator[None]:
+    """Stop when this process ends.
+
+    A process file descriptor becomes readable at once, also when nobody reaps the
+    process, and never means a later process of the same number.
+    """
+    if pid is None:
+        yield
+        return
+
+    def gone() -> None:
+        log.warning("parent process %d is gone: stopping", pid)
+        loop.remove_reader(descriptor)
+        stop()
+
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        log.warning("parent process %d is gone: stopping", pid)
+        stop()
+        yield
+        return
+    loop.add_reader(descriptor, gone)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
