@@ -146,7 +146,7 @@ EOF
 # PIP_CONSTRAINT on to the build environment, newer ones read PIP_BUILD_CONSTRAINT for it. Both split
 # their value at blanks, so the file is a copy in a place that has none.
 pip_within() {
-    local constraints=$scratch/constraints.txt quiet=-q
+    local constraints=$scratch/constraints.txt quiet=-qq
     cp "$1" "$constraints"
     shift
     [ ! -t 1 ] || quiet=

@@ -9,6 +9,8 @@ cd "$(dirname "$0")/.."
 pytest=(.venv/bin/python -m pytest)
 no_tests_collected=5
 skipped=()
+report=$(mktemp /tmp/tidegate-e2e.XXXXXX)
+trap 'rm -f "$report"' EXIT
 
 in_ci() { [ "${CI:-}" = true ]; }
 
@@ -46,8 +48,7 @@ can_run_e2e() {
 }
 
 run_e2e() {
-    local report status=0
-    report=$(mktemp /tmp/tidegate-e2e.XXXXXX)
+    local status=0
     "${as_root[@]}" "${pytest[@]}" -m e2e -p no:cacheprovider --junitxml="$report" || status=$?
     if [ "$status" = $no_tests_collected ]; then
         pass_over "tests on real switches: no test is marked e2e"
@@ -57,7 +58,6 @@ run_e2e() {
         echo "test: a test on real switches was skipped; with CI=true that is a failure" >&2
         exit 1
     fi
-    rm -f "$report"
 }
 
 scripts/setup.sh --python
