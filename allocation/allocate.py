@@ -15,7 +15,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from allocation.compiled import Bits, Indices, Rates, compiled
+from allocation.compiled import FULL_BPS, Bits, Indices, Rates, compiled
 from allocation.max_min import fill_siblings
 from allocation.tree import InfeasibleTree, PoolTree, roll_up, whole_bps
 
@@ -184,7 +184,7 @@ def _share_tree(
             least, wanted = 0, 0
             for child in members:
                 least += before[child]
-                wanted += most[child]
+                wanted = min(wanted + most[child], FULL_BPS)
             # Holding back more than the children could still use would serve nobody.
             kept = min(reserve[pool], max(wanted - budget, 0))
             held[pool] = budget - max(least, budget - kept)

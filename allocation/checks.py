@@ -35,9 +35,9 @@ def idle_bps(tree: PoolTree, grant_bps: Bits, upper_bps: Bits, held_bps: Bits | 
         beside the same row of ``stages_bps``, or ``ceiling_bps`` beside ``grant_bps``.
     held_bps : shape (n_pools,)    What may stay idle, such as ``Allocation.held_bps``.
     """
-    usable = np.minimum(
-        grant_bps if held_bps is None else grant_bps - held_bps, _children_total(tree, upper_bps)
-    )
+    # As floats: many ceilings of "none" would overflow, and where they are inexact they do not bind.
+    wanted = np.bincount(tree.parent[1:], np.asarray(upper_bps, np.float64)[1:], len(tree))
+    usable = np.minimum(grant_bps if held_bps is None else grant_bps - held_bps, wanted).astype(np.int64)
     return np.maximum(usable - _children_total(tree, grant_bps), 0)
 
 

@@ -1,7 +1,7 @@
 """One typed decorator for the loops that Numba compiles.
 
 Compiled code is kept on disk beside the module, so only the very first run
-after an installation waits for the compiler (a few seconds). The loops hold no
+after an installation waits for the compiler (about 2 s). The loops hold no
 lock on the interpreter: two directions can be solved in two threads.
 """
 

@@ -238,6 +238,14 @@ def test_infinite_claims_and_ceilings():
     assert sum(grants(tree, [INF, INF])) == 2**52
 
 
+def test_thousands_of_children_without_ceiling():
+    """Sums of what cannot be summed do not wrap around."""
+    n = 5000
+    tree = tree_of(("g", 0, INF, 1), *((f"g/{i}", 0, INF, 1) for i in range(n)))
+    check_all_that_holds(tree, INF, np.full((1, n), INF), np.full(n + 1, 1e6))
+    assert grants(tree, capacity=5 * n, reserve=np.full(n + 1, 2.0 * n)) == [3] * n
+
+
 def test_a_tree_of_one_pool():
     """The root alone is a leaf and gets the capacity."""
     assert grants(tree_of(("g", 1, INF, 1)), [5], capacity=9) == [9]

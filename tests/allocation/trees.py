@@ -16,7 +16,8 @@ INF = float("inf")
 def tree_of(*pools: tuple[str, float, float, float]) -> PoolTree:
     """A tree from (path, guarantee, ceiling, weight); the parent is the path before the last slash."""
     names = [pool[0] for pool in pools]
-    parent = [names.index(name.rpartition("/")[0]) if "/" in name else -1 for name in names]
+    place = {name: i for i, name in enumerate(names)}
+    parent = [place[name.rpartition("/")[0]] if "/" in name else -1 for name in names]
     guarantee, ceiling, weight = (np.array([pool[k] for pool in pools], float) for k in (1, 2, 3))
     return PoolTree(tuple(names), np.array(parent), guarantee, ceiling, weight)
 
