@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,19 @@ def controller_command(openflow_port: int) -> list[str]:
     """The command line: ``ryu-manager`` of this Python's environment and the app."""
     manager = Path(sys.executable).parent / "ryu-manager"
     return [str(manager), "--ofp-tcp-listen-port", str(openflow_port), str(APP)]
+
+
+def check_free(ports: Mapping[str, int]) -> None:
+    """Raise ControllerFailed if somebody listens on one of the ports (by what they are for)."""
+    for purpose, port in ports.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise ControllerFailed(
+                    f"TCP port {port} ({purpose}) must be free, got {error.strerror}"
+                ) from None
 
 
 def stop(process: subprocess.Popen[bytes], patience_s: float = 5.0) -> None:

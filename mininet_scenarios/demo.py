@@ -18,7 +18,7 @@ from rich.live import Live
 
 from mininet_scenarios import leftovers, live, openvswitch
 from mininet_scenarios.client import ApiError
-from mininet_scenarios.controller import ROOT, Controller, ControllerFailed, running_controller
+from mininet_scenarios.controller import ROOT, Controller, ControllerFailed, check_free, running_controller
 from mininet_scenarios.interrupts import Interrupted, raising, shielded
 from mininet_scenarios.leftovers import AlreadyRunning, Run
 from mininet_scenarios.network import OPENFLOW_PORT, Net, NetworkError, build, demo_network
@@ -155,7 +155,8 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
             show.say(f"cleared away what the killed run {run_id} had left")
         run = stack.enter_context(leftovers.run(RUN_ID))
         show.say(f"controller: ryu-manager ryu_apps/bandwidth.py (files in {run.directory})")
-        api_port = _api_port(options.config)
+        api_port, planner_port = _ports(options.config)
+        check_free({"OpenFlow": OPENFLOW_PORT, "northbound.port": api_port, "planner.port": planner_port})
         controller = stack.enter_context(running_controller(run, options.config, api_port, OPENFLOW_PORT))
         controller.wait_until_healthy()
         show.say(f"REST API: {controller.client.url}  (OpenAPI at /docs, write token under {run.directory})")
@@ -169,10 +170,11 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
         return _conclude(outcome, options.config, show)
 
 
-def _api_port(config: Path) -> int:
-    """Where the configuration says that the REST API listens."""
+def _ports(config: Path) -> tuple[int, int]:
+    """Where the configuration says that the REST API and the planner listen."""
     raw = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-    return int((raw.get("northbound") or {}).get("port", 8080))
+    blocks = (raw.get("northbound") or {}, raw.get("planner") or {})
+    return int(blocks[0].get("port", 8080)), int(blocks[1].get("port", 8650))
 
 
 def _wait_until_connected(net: Net, controller: Controller, deadline_s: float = 60.0) -> None:
