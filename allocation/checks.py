@@ -38,7 +38,8 @@ def idle_bps(tree: PoolTree, grant_bps: Bits, upper_bps: Bits, held_bps: Bits | 
     # As floats: many ceilings of "none" would overflow, and where they are inexact they do not bind.
     wanted = np.bincount(tree.parent[1:], np.asarray(upper_bps, np.float64)[1:], len(tree))
     usable = np.minimum(grant_bps if held_bps is None else grant_bps - held_bps, wanted).astype(np.int64)
-    return np.maximum(usable - _children_total(tree, grant_bps), 0)
+    idle: Bits = np.maximum(usable - _children_total(tree, grant_bps), 0)
+    return idle
 
 
 def is_max_min(
