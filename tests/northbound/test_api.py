@@ -268,10 +268,11 @@ def test_failure_inside_is_a_problem_without_its_insides(ask: Ask, operations: F
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
     """Method and path of every route there is, documented or not."""
-    found = []
-    for context in iter_route_contexts(app.routes):
-        for method in getattr(context, "methods", None) or ():
-            found.append((method, str(context.path).replace("{groupID}", "g1")))
+    found = [
+        (method, str(context.path).replace("{groupID}", "g1"))
+        for context in iter_route_contexts(app.routes)
+        for method in getattr(context, "methods", None) or ()
+    ]
     assert {("GET", "/plan"), ("GET", "/docs"), ("POST", "/groups/create")} <= set(found)
     return found
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,7 @@ from starlette.routing import Route
 from northbound.server import CannotListen, listen, serve
 from planner.config import parse
 from planner.secret import SecretError, read_or_make
-from tests.northbound.doubles import TOKEN, FakeOperations
+from tests.northbound.doubles import TOKEN, FakeOperations, make_snapshot
 
 CONFIG = parse({"capacity_mbps": 10, "regions": {"a": {"dpids": [1], "capacity_mbps": 10}}})
 
@@ -30,7 +31,10 @@ class FakePlanner:
     """A planner whose seam answers at once, or holds a long poll."""
 
     def __init__(self) -> None:
-        self.operations = FakeOperations()
+        snapshot = make_snapshot()
+        self.operations = FakeOperations(
+            replace(snapshot, health=replace(snapshot.health, last_tick=time.time()))
+        )
         self.seam_app = Starlette(routes=[Route("/", self._now), Route("/poll", self._poll)])
 
     async def _now(self, _request: Request) -> PlainTextResponse:
