@@ -217,6 +217,10 @@ class Allocation(Block):
     """How capacity is shared and written to the switches."""
 
     tick_s: Positive = Field(default=5.0, description="seconds from one plan to the next")
+    compare: bool = Field(
+        default=False,
+        description="reckon at each tick what static caps and auto-bandwidth would have carried",
+    )
     mode: Literal["live", "shadow"] = Field(default="live", description="shadow: plans are made, meters stay")
     dead_band: Fraction = Field(default=0.05, description="a rise smaller than this share waits")
     burst_s: Positive = Field(default=0.1, description="a meter's burst, in seconds of its rate")
@@ -415,6 +419,9 @@ _RULES = {
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_long": "must have at most {max_length} entries",
     "path_type": "must be a path",
     "value_error": "{error}",
 }

@@ -22,17 +22,15 @@ UNMETERED: Final = 0
 
 @dataclass(frozen=True)
 class Binding:
-    """One attachment of one user to one edge switch.
+    """One device of one user at one edge switch.
 
     The meter ids are the ones of the user itself and of its group, upload and
-    download. Without ``addresses`` every packet of the MAC is the user's; with
-    them only those, because other users share the MAC (a router, say).
+    download.
     """
 
     user: str
     mac: str
     port_no: int
-    addresses: tuple[str, ...] = ()
     user_meter: tuple[int, int] = (UNMETERED, UNMETERED)
     group_meter: tuple[int, int] = (UNMETERED, UNMETERED)
 
@@ -107,7 +105,7 @@ def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
         body["layouts"] = {
             dpid: {
                 "bindings": [
-                    [b.user, b.mac, b.port_no, list(b.addresses), list(b.user_meter), list(b.group_meter)]
+                    [b.user, b.mac, b.port_no, list(b.user_meter), list(b.group_meter)]
                     for b in layout.bindings
                 ],
                 "owners": [[o.meter_id, o.pool, o.direction] for o in layout.owners],
@@ -150,8 +148,8 @@ def decode_plan(body: bytes, known: Plan | None = None) -> Plan:
 def _layout(raw: dict[str, Any]) -> SwitchLayout:
     return SwitchLayout(
         bindings=tuple(
-            Binding(user, mac, port_no, tuple(addresses), (um[0], um[1]), (gm[0], gm[1]))
-            for user, mac, port_no, addresses, um, gm in raw["bindings"]
+            Binding(user, mac, port_no, (um[0], um[1]), (gm[0], gm[1]))
+            for user, mac, port_no, um, gm in raw["bindings"]
         ),
         owners=tuple(MeterOwner(meter, pool, direction) for meter, pool, direction in raw["owners"]),
         region_meter=(raw["region_meter"][0], raw["region_meter"][1]),

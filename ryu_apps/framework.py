@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 try:
+    from ryu import cfg
     from ryu.base import app_manager
 except ImportError as error:
     if "ALREADY_HANDLED" not in str(error):
@@ -67,6 +68,7 @@ __all__ = [
     "in_proto",
     "ipv4",
     "ipv6",
+    "listen_on_loopback",
     "lldp",
     "offline_datapath",
     "ofp_event",
@@ -147,6 +149,15 @@ def ryus_own_bodies() -> Iterator[None]:
         yield
     finally:
         _plug_in(_BULK)
+
+
+def listen_on_loopback() -> None:
+    """Make 127.0.0.1 the address where Ryu awaits switches, unless ``--ofp-listen-host`` names another.
+
+    Ryu's own default is every address of the machine. Call before Ryu opens the socket: when an
+    application is made.
+    """
+    cfg.CONF.set_default("ofp_listen_host", "127.0.0.1")
 
 
 def offline_datapath() -> Any:

@@ -1,0 +1,187 @@
+"""Resource groups in the loop: traffic in, communities found by a worker, groups out."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from planner.config import UNGROUPED, Config
+from planner.fleet import Fleet
+from planner.policy import Policies
+from planner.snapshot import GroupView
+from planner.structure import Structure
+from planner.workers import Errand
+from telemetry.samples import SampleBatch
+from topology.communities import Communities, find_communities
+from topology.groups import GroupRules, GroupTracker, ResourceGroup
+from topology.traffic import TrafficGraph, TrafficView
+
+LOG = logging.getLogger("tidegate.planner")
+
+#: Until there are so many clusterings' worth of traffic, groups would be guesses.
+_FIRST_AFTER_S: Final = 1.0
+
+
+def communities_of(view: TrafficView) -> Communities:
+    """The communities of a traffic graph: the errand of a worker."""
+    return find_communities(view.endpoints, view.src, view.dst, view.rate_bps)
+
+
+@dataclass
+class Grouping:
+    """The traffic graph, and the groups found in it or made by operators."""
+
+    config: Config
+    fleet: Fleet
+    graph: TrafficGraph
+    tracker: GroupTracker
+    errand: Errand
+    groups: tuple[ResourceGroup, ...] = ()
+    shared_services: tuple[str, ...] = ()
+    #: Ids of groups made by REST, as opposed to the file's.
+    made_by_rest: set[str] = field(default_factory=set)
+    _changed: bool = True
+
+    @classmethod
+    def of(cls, config: Config, fleet: Fleet) -> Grouping:
+        """The file's groups, and no traffic yet."""
+        grouping = cls(
+            config,
+            fleet,
+            TrafficGraph(config.grouping.half_life_s),
+            GroupTracker(_rules(config)),
+            Errand("clustering", config.grouping.every_s),
+        )
+        grouping._pin_configured(0.0)
+        return grouping
+
+    def _pin_configured(self, now: float) -> None:
+        for name, group in self.config.groups.items():
+            self.tracker.pin(name, group.members, now, "set by the configuration file")
+        self.groups = self.tracker.groups()
+
+    def observe(self, batch: SampleBatch) -> None:
+        """Note who talked to whom."""
+        edges = batch.edges
+        if not len(edges.src):
+            return
+        ids = self.graph.intern(self.fleet.endpoint_name(mac) for mac in batch.endpoints)
+        self.graph.observe(
+            batch.time,
+            ids[edges.src],
+            ids[edges.dst],
+            edges.app.astype(np.int64),
+            edges.rate_bps,
+            edges.interval_s,
+        )
+
+    def step(self, now: float, executor: Executor) -> bool:
+        """Fetch what a worker found, and send it the graph when it is time. True if groups changed."""
+        changed, self._changed = self._changed, False
+        found = self.errand.result()
+        if found is not None:
+            changed |= self._follow(found, now)
+        if self.config.grouping.enabled and self.errand.due(now):
+            self.graph.prune(now)
+            view = self.graph.view(now)
+            if len(view.rate_bps):
+                self.errand.start(executor, now, communities_of, view)
+            else:
+                self.errand.put_off(now)
+        return changed
+
+    def _follow(self, found: Communities, now: float) -> bool:
+        before = {group.id: group.members for group in self.groups}
+        users = self.config.users
+        # Endpoints that are nobody's are in the graph, and in no pool.
+        partition = [members & users.keys() for members in found.groups()]
+        self.groups, events = self.tracker.update([members for members in partition if members], now)
+        self.shared_services = tuple(sorted(found.services()))
+        for event in events:
+            LOG.info(
+                "group %s %s: %s (%s)",
+                event.group_id,
+                event.kind,
+                ", ".join(sorted(event.members)),
+                event.reason,
+            )
+        return before != {group.id: group.members for group in self.groups}
+
+    def pin(self, group_id: str, members: tuple[str, ...], now: float) -> None:
+        """Make an operator's group. Raises ValueError."""
+        self.tracker.pin(group_id, members, now)
+        self.made_by_rest.add(group_id)
+        self.groups = self.tracker.groups()
+        self._changed = True
+
+    def views(self, policies: Policies, structure: Structure | None) -> tuple[GroupView, ...]:
+        """The groups as operators see them, and the users that are in none."""
+        rows = structure.group_rows if structure is not None else {}
+        views = []
+        for group in self.groups:
+            source = "discovered" if group.kind == "discovered" else "configured"
+            if group.id in self.made_by_rest:
+                source = "operator"
+            override = policies.overrides.get(group.id)
+            views.append(
+                GroupView(
+                    id=group.id,
+                    source=source,
+                    state=group.state,
+                    members=tuple(sorted(group.members)),
+                    since=group.since,
+                    reason=group.reason,
+                    guarantee_bps=override.guarantee_bps if override else None,
+                    ceiling_bps=override.ceiling_bps if override else None,
+                    weight=policies.group(group.id).weight,
+                    pools=tuple(rows.get(group.id, ())),
+                )
+            )
+        if UNGROUPED in rows and structure is not None:
+            lone = tuple(
+                user
+                for user, row in zip(
+                    structure.users, range(structure.first_user, len(structure.path)), strict=True
+                )
+                if structure.parent[row] in rows[UNGROUPED]
+            )
+            views.append(
+                GroupView(
+                    UNGROUPED,
+                    "default",
+                    "active",
+                    lone,
+                    0.0,
+                    "in no group",
+                    None,
+                    None,
+                    1.0,
+                    tuple(rows[UNGROUPED]),
+                )
+            )
+        return tuple(views)
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on after a restart, as JSON-able values."""
+        return {"tracker": self.tracker.state(), "made_by_rest": sorted(self.made_by_rest)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """What ``state`` was; the file's groups are pinned again, as they are now."""
+        if not state:
+            return
+        self.tracker = GroupTracker.restore(state["tracker"], _rules(self.config))
+        self.made_by_rest = set(state["made_by_rest"])
+        for group in self.tracker.groups():
+            gone = group.id not in self.made_by_rest and group.id not in self.config.groups
+            if group.kind != "discovered" and gone:
+                self.tracker.unpin(group.id, group.since, "no longer in the configuration file")
+        self._pin_configured(0.0)
+        self._changed = True
+
+
+def _rules(config: Config) -> GroupRules:
+    return GroupRules(switch_after_s=max(config.grouping.hold_s, 1e-3))

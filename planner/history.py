@@ -1,0 +1,89 @@
+"""The ring of every pool's demand: which column is whose, and refilled from the store after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.history import History
+from planner.config import Forecasting
+from planner.structure import Structure
+from telemetry.ring import SeriesRing, Window
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+#: Cells of the ring, at 5 bytes: the longest history that fits is kept.
+_CELLS: Final = 64_000_000
+
+#: Gives the window of (since, until) for series names in one direction; the store's ``load_window``.
+Loader = Callable[[float, float, int, Sequence[str], int], Window]
+
+
+@dataclass
+class DemandHistory:
+    """Demand by step. A series keeps its column for good: 2 x number + direction."""
+
+    settings: Forecasting
+    n_expected: int
+    load: Loader | None = None
+    ring: SeriesRing = field(init=False)
+    _number: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        most = max(
+            self.settings.window_steps, min(self.settings.train_steps, _CELLS // max(1, 2 * self.n_expected))
+        )
+        self.ring = SeriesRing(self.settings.step_s, most, 0)
+
+    def columns(self, structure: Structure, now: float) -> I64:
+        """The columns of the structure's pools, shape (2 x n_pools,): all upload, then all download.
+
+        Series seen for the first time are given one, and their past from the store.
+        """
+        new = [name for name in structure.series if name not in self._number]
+        if new:
+            first = len(self._number)
+            self._number.update((name, first + i) for i, name in enumerate(new))
+            self.ring.grow(2 * len(self._number))
+            if self.load is not None:
+                self._refill(first, new, now)
+        number = np.fromiter(
+            (self._number[name] for name in structure.series), np.int64, len(structure.series)
+        )
+        return np.concatenate([2 * number, 2 * number + 1])
+
+    def _refill(self, first: int, names: list[str], now: float) -> None:
+        assert self.load is not None
+        step = int(self.settings.step_s)
+        steps = min(self.ring.capacity_steps, self.settings.train_steps)
+        windows = [self.load(now - (steps + 1) * step, now, step, names, d) for d in range(2)]
+        shape = (len(windows[0].demand_bps), self.ring.n_series)
+        if not shape[0]:
+            return
+        demand = np.full(shape, np.nan, np.float32)
+        censored = np.zeros(shape, bool)
+        for d, window in enumerate(windows):
+            demand[:, 2 * first + d :: 2] = window.demand_bps
+            censored[:, 2 * first + d :: 2] = window.censored
+        self.ring.restore(Window(self.ring.step_s, windows[0].end_time, demand, censored))
+
+    def add(self, now: float, columns: I64, offered_bps: F64, censored: Bool, interval_s: float) -> None:
+        """Note what all pools offered over the interval that ended now; shapes (2, n_pools)."""
+        self.ring.add(
+            now, columns, offered_bps.ravel(), np.full(columns.shape, interval_s), censored.ravel(), now=now
+        )
+
+    def recent(self, structure: Structure, columns: I64, now: float, steps: int) -> History:
+        """The last complete steps of the structure's pools, as the forecaster wants them."""
+        window = self.ring.window(now, min(steps, self.ring.capacity_steps))
+        demand, censored = window.demand_bps, window.censored
+        if not np.array_equal(columns, np.arange(self.ring.n_series)):
+            demand, censored = demand[:, columns], censored[:, columns]
+        level = np.concatenate([structure.level * 2, structure.level * 2 + 1]).astype(np.int64)
+        return History(demand, censored, window.step_s, window.end_time, level, columns)

@@ -1,0 +1,426 @@
+"""One planner: samples in, a plan out, every tick.
+
+observe -> group -> forecast -> allocate -> publish. The loop is single-threaded;
+``ingest``, ``report`` and ``applied`` only queue, and may be called from any thread.
+Whatever step fails, the last good plan stands and the snapshot says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from allocation.allocate import Allocation, allocate
+from allocation.buffer import reserve_from_tail
+from allocation.dead_band import hold_tree
+from forecasting.forecast import Forecast
+from forecasting.forecaster import Forecaster
+from forecasting.models import ModelFailed
+from forecasting.settings import ForecastSettings
+from forecasting.training import NotEnoughHistory, retrain, sample_series
+from planner.config import Config
+from planner.fleet import Fleet
+from planner.grouping import Grouping
+from planner.history import DemandHistory, Loader
+from planner.memory import Memory
+from planner.meter_ids import MeterIds
+from planner.metering import meter_tables, switch_shares
+from planner.observation import NewestSamples, Observed
+from planner.plan import Plan
+from planner.policy import Policies
+from planner.report import AppliedReport, NetworkReport
+from planner.snapshot import Health, Level, Pools, Snapshot, UnknownGroup
+from planner.structure import Structure, build
+from planner.summary import Tally
+from planner.workers import Errand
+from telemetry.rows import SampleRows, rows_of
+from telemetry.samples import SampleBatch
+
+LOG = logging.getLogger("tidegate.planner")
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+#: A meter's sample serves for so many polls: one may be lost.
+_SAMPLE_POLLS: Final = 2.5
+#: TCP fills what it is given and no more: what a censored pool is taken to want beyond it.
+_PROBE: Final = 1.25
+_QUEUE: Final = 10_000
+#: Steps of a group's history that operators are shown.
+_SHOWN_STEPS: Final = 240
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one tick decided, shapes (2, n_pools)."""
+
+    forecast: Forecast
+    p50_bps: F64
+    p90_bps: F64
+    allocations: tuple[Allocation, Allocation]
+    #: After the dead band.
+    grant_bps: I64
+    #: shape (n_entries,)
+    share_bps: I64
+
+
+class Planner:
+    """The state of the loop. ``now`` is given; only durations are measured here."""
+
+    def __init__(
+        self,
+        config: Config,
+        executor: Executor,
+        load: Loader | None = None,
+        keep: Callable[[list[SampleRows]], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.snapshot = Snapshot()
+        self.policies = Policies(config)
+        self.fleet = Fleet.of(config)
+        self.grouping = Grouping.of(config, self.fleet)
+        self.meter_ids = MeterIds()
+        self.forecaster = Forecaster(forecast_settings(config))
+        self.history = DemandHistory(config.forecasting, len(config.users) + 1000, load)
+        self.tally = Tally(config)
+        self.structure: Structure | None = None
+        #: What went wrong, by part; parts that work are absent.
+        self.problems: dict[str, str] = {}
+        self._executor = executor
+        self._keep = keep
+        self._training = Errand("training", config.forecasting.train_every_s)
+        self._inbox: deque[SampleBatch | NetworkReport | AppliedReport] = deque(maxlen=_QUEUE)
+        self._newest: NewestSamples | None = None
+        self._columns: I64 = np.empty(0, np.int64)
+        self._stale = True
+        self._observed: Observed | None = None
+        self._decision: Decision | None = None
+        #: Grants in force, shape (2, n_pools) of ``structure``; NaN for pools that had none.
+        self._grant: F64 = np.empty((2, 0))
+        self._plan = Plan(mode=config.allocation.mode)
+        self._layout_version = 0
+        self._forecast_of: tuple[float, Structure, Forecast] | None = None
+        self._last_tick = float("nan")
+        self._ticks = 0
+        self._names: tuple[str, ...] = ()
+        #: Held while the loop or a write changes groups, policies or the structure.
+        self.lock = threading.RLock()
+
+    # In.
+
+    def ingest(self, batch: SampleBatch) -> None:
+        """Queue one poll of one switch."""
+        self._inbox.append(batch)
+
+    def report(self, report: NetworkReport) -> None:
+        """Queue what a speaker says of its network."""
+        self._inbox.append(report)
+
+    def applied(self, report: AppliedReport) -> None:
+        """Queue how a switch stands."""
+        self._inbox.append(report)
+
+    def restructure(self) -> None:
+        """A group or policy changed: build the tree anew at the next tick."""
+        self._stale = True
+
+    # The loop.
+
+    def tick(self, now: float) -> Plan:
+        """One round. Never raises: what fails is logged, kept in ``problems``, and the last plan stands."""
+        clock, steps = time.perf_counter, {}
+        begun = clock()
+        with self.lock:
+            for name, step in (
+                ("observe", self._observe),
+                ("group", self._group),
+                ("forecast", self._forecast),
+                ("allocate", self._allocate),
+                ("publish", self._publish),
+            ):
+                started = clock()
+                if not self._attempt(name, step, now):
+                    break
+                steps[name] = (clock() - started) * 1e3
+            self._last_tick = now
+            self._ticks += 1
+            self._swap_snapshot(now, (clock() - begun) * 1e3, steps)
+        return self._plan
+
+    def _attempt(self, name: str, step: Callable[[float], None], now: float) -> bool:
+        try:
+            step(now)
+        except Exception as error:
+            if name not in self.problems:
+                LOG.exception("tick: %s failed, the last plan stands", name)
+            self.problems[name] = f"{name} failed, the last plan stands: {error!r}"
+            return False
+        self.problems.pop(name, None)
+        return True
+
+    def _observe(self, now: float) -> None:
+        self._drain(now)
+        if self._stale and self.fleet.switches:
+            self._rebuild(now)
+        if self._newest is None or self.structure is None:
+            return
+        self._observed = observed = self._newest.observe(now)
+        interval = now - self._last_tick
+        if not 0 < interval <= 4 * self.config.allocation.tick_s:
+            interval = self.config.allocation.tick_s
+        self.history.add(now, self._columns, observed.offered_bps, observed.censored, interval)
+        if self._keep is not None:
+            self._keep(
+                [
+                    rows_of(now, d, self._names, observed.offered_bps[d], interval, observed.censored[d])
+                    for d in range(2)
+                ]
+            )
+
+    def _drain(self, now: float) -> None:
+        while self._inbox:
+            item = self._inbox.popleft()
+            if isinstance(item, SampleBatch):
+                self.fleet.polled(item, now)
+                if self._newest is not None:
+                    self._newest.take(item)
+                self.grouping.observe(item)
+            elif isinstance(item, NetworkReport):
+                self._stale |= self.fleet.report(item, now)
+            else:
+                self.fleet.applied(item, now)
+
+    def _group(self, now: float) -> None:
+        self._stale |= self.grouping.step(now, self._executor)
+        if self._stale and self.fleet.switches:
+            # The same tick, so that meters follow the groups without delay.
+            self._rebuild(now)
+            if self._newest is not None:
+                self._observed = self._newest.observe(now)
+
+    def _rebuild(self, now: float) -> None:
+        structure = build(
+            self.config,
+            self.policies,
+            self.fleet.regions,
+            self.fleet.attachments,
+            self.grouping.groups,
+            self.meter_ids,
+            self.fleet.max_meters,
+        )
+        newest = NewestSamples(structure, _SAMPLE_POLLS * self.config.polling.interval_s)
+        if self._newest is not None:
+            newest.carry_over(self._newest)
+        self._columns = self.history.columns(structure, now)
+        self._grant = _realigned(self._grant, self.structure, structure)
+        self._observed, self._decision, self._forecast_of = None, None, None
+        self._newest, self.structure, self._stale = newest, structure, False
+        self._names = structure.series
+        self._layout_version += 1
+        for problem in structure.problems:
+            LOG.warning("%s", problem)
+
+    def _forecast(self, now: float) -> None:
+        self._train(now)
+        if self.structure is None:
+            return
+        history = self.history.recent(self.structure, self._columns, now, self.forecaster.steps_wanted)
+        known = self._forecast_of
+        if known and known[0] == history.end_time and known[1] is self.structure:
+            return
+        self.forecaster.observe(history)
+        forecast = self.forecaster.forecast(history, self._grant.reshape(-1))
+        self._forecast_of = (history.end_time, self.structure, forecast)
+        if self.forecaster.last_error:
+            self.problems["model"] = self.forecaster.last_error
+        else:
+            self.problems.pop("model", None)
+
+    def _train(self, now: float) -> None:
+        result = self._training.result(expected=(NotEnoughHistory,))
+        if result is not None:
+            challenger, verdict = result
+            LOG.info("training: %s", verdict.reason)
+            if verdict.promoted:
+                try:
+                    self.forecaster.install(challenger)
+                    self._forecast_of = None
+                except ModelFailed as error:
+                    self._training.error = f"training gave an unusable model: {error}"
+        if self._training.error:
+            self.problems["training"] = self._training.error
+        else:
+            self.problems.pop("training", None)
+        if self.structure is None or not self._training.due(now):
+            return
+        everything = self.history.recent(self.structure, self._columns, now, self.history.ring.capacity_steps)
+        seen = np.count_nonzero(~np.isnan(everything.demand_bps).all(axis=1))
+        if seen < 2 * self.forecaster.settings.min_history_steps:
+            return
+        sample = sample_series(everything, self.forecaster.settings)
+        self._training.start(
+            self._executor, now, retrain, sample, self.forecaster.settings, self.forecaster.trained
+        )
+
+    def _allocate(self, now: float) -> None:
+        s, observed, forecast_of = self.structure, self._observed, self._forecast_of
+        if s is None or observed is None or forecast_of is None:
+            return
+        forecast, n = forecast_of[2], len(s.path)
+        p50 = forecast.peak(0.5).astype(np.float64).reshape(2, n)
+        p90 = forecast.peak(0.9).astype(np.float64).reshape(2, n)
+        high = forecast.peak(float(forecast.quantile[-1])).astype(np.float64).reshape(2, n)
+        allocations = []
+        grant = np.empty((2, n), np.int64)
+        share = np.zeros(len(s.entries.pool), np.int64)
+        for d, tree in enumerate(s.trees):
+            claims = self._claims(s, observed, p50[d], p90[d], d)
+            reserve = self._reserve(s, p50[d], high[d], d)
+            allocation = allocate(tree, claims, reserve)
+            allocations.append(allocation)
+            grant[d] = hold_tree(tree, self._grant[d], allocation.grant_bps, self.config.allocation.dead_band)
+            share += switch_shares(s, grant[d], observed.entry_offered_bps, d)
+        self._decision = Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share)
+
+    def _claims(self, s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64:
+        """What users ask for, by urgency: first what they use and likely will, then what they may."""
+        leaves = s.trees[d].leaves
+        # Where nothing was measured there is no use to protect; the forecast speaks alone.
+        use = np.nan_to_num(observed.offered_bps[d, leaves])
+        more = np.where(observed.censored[d, leaves], _PROBE * use, use)
+        likely = np.maximum(p50[leaves], use)
+        possible = np.maximum(np.maximum(likely, p90[leaves]), more)
+        # Use is a row of its own: nobody is cut below it because another's forecast rose.
+        claims: F64 = np.stack([use, likely, possible]) * (s.level[leaves] == Level.USER)
+        return claims
+
+    def _reserve(self, s: Structure, p50: F64, high: F64, d: int) -> F64:
+        buffer = self.config.allocation.buffer
+        capacity = s.trees[d].capacity_below(float(s.ceiling_bps[d, 0])).astype(np.float64)
+        reserve = reserve_from_tail(p50, high, capacity, buffer.min_fraction, buffer.max_fraction)
+        # A user's own tail is its p90 claim; reserves are for pools.
+        reserve[s.level == Level.USER] = 0
+        reserve[s.trees[d].leaves] = 0
+        return reserve
+
+    def _publish(self, now: float) -> None:
+        s, decision = self.structure, self._decision
+        if s is None or decision is None or len(decision.share_bps) != len(s.entries.pool):
+            return
+        self._grant = decision.grant_bps.astype(np.float64)
+        self._plan = replace(
+            self._plan,
+            version=self._plan.version + 1,
+            time=now,
+            layout_version=self._layout_version,
+            layouts=dict(s.layouts),
+            meters=meter_tables(s, decision.share_bps, self.config.allocation),
+        )
+        if self._observed is not None:
+            self.tally.add(now, s, self._observed, decision, self.history, self._columns)
+
+    # Out.
+
+    def _swap_snapshot(self, now: float, tick_ms: float, steps_ms: dict[str, float]) -> None:
+        s, decision, observed = self.structure, self._decision, self._observed
+        pools = self.snapshot.pools
+        fits = s is not None and decision is not None and decision.grant_bps.shape[1] == len(s.path)
+        if s is not None and decision is not None and observed is not None and fits:
+            pools = Pools(
+                s.path, s.level, s.parent, s.guarantee_bps, s.ceiling_bps, s.weight,
+                observed.offered_bps, observed.delivered_bps, decision.p50_bps, decision.p90_bps,
+                decision.grant_bps.astype(np.float64),
+                decision.forecast.rung.reshape(2, -1),
+                np.stack([allocation.bound for allocation in decision.allocations]),
+            )  # fmt: skip
+        problems = tuple(self.problems.values()) + (s.problems if s is not None else ())
+        planning = bool(self._plan.meters)
+        status = "degraded" if self.problems else "ok" if planning else "starting"
+        self.snapshot = Snapshot(
+            time=now,
+            health=Health(status, now, tick_ms, self._ticks, steps_ms, problems),
+            pools=pools,
+            groups=self.grouping.views(self.policies, s),
+            shared_services=self.grouping.shared_services,
+            switches=self.fleet.views(),
+            plan=self._plan,
+        )
+
+    def group_history(self, group_id: str, since: float, now: float) -> dict[str, Any]:
+        """A group's recent past; see ``Operations.group_history``."""
+        with self.lock:
+            s = self.structure
+            rows = s.group_rows.get(group_id, ()) if s is not None else ()
+            if group_id not in {group.id for group in self.snapshot.groups} and not rows:
+                raise UnknownGroup(group_id)
+            window = self.history.ring.window(now, min(_SHOWN_STEPS, self.history.ring.capacity_steps))
+            shown = window.times > since
+            n = len(s.path) if s is not None else 0
+            offered = [
+                window.demand_bps[shown][:, self._columns[[d * n + row for row in rows]]].sum(axis=1)
+                for d in range(2)
+            ]
+            granted = [self._grant[d, list(rows)].sum() if rows else float("nan") for d in range(2)]
+            times = window.times[shown]
+        grant = np.full((2, len(times)), np.nan)
+        if len(times):
+            grant[:, -1] = granted
+        return {"time": times, "offered_bps": np.array(offered), "grant_bps": grant}
+
+    # Restarts.
+
+    def memory(self) -> Memory:
+        """What a successor needs to go on."""
+        return Memory(
+            plan_version=self._plan.version,
+            layout_version=self._layout_version,
+            meter_ids=self.meter_ids.state(),
+            groups=self.grouping.state(),
+            overrides=self.policies.overrides,
+            addresses=self.fleet.addresses_state(),
+        )
+
+    def restore(self, memory: Memory) -> None:
+        """Go on where a predecessor stopped."""
+        # Later than anything it may have published since it was last written down.
+        self._plan = replace(self._plan, version=memory.plan_version + 1000)
+        self._layout_version = memory.layout_version + 1000
+        self.meter_ids = MeterIds.restore(memory.meter_ids)
+        self.policies.overrides = dict(memory.overrides)
+        self.grouping.restore(memory.groups)
+        self.fleet.restore_addresses(memory.addresses)
+
+
+def _realigned(grant_bps: F64, old: Structure | None, new: Structure) -> F64:
+    """Grants by the rows of a new structure; NaN for pools that had none."""
+    aligned = np.full((2, len(new.path)), np.nan)
+    if old is not None:
+        row_of = {series: row for row, series in enumerate(old.series)}
+        pairs = [(row, row_of[series]) for row, series in enumerate(new.series) if series in row_of]
+        if pairs:
+            to, source = np.array(pairs).T
+            aligned[:, to] = grant_bps[:, source]
+    return aligned
+
+
+def forecast_settings(config: Config) -> ForecastSettings:
+    """The forecaster's settings that this configuration means."""
+    f = config.forecasting
+    return ForecastSettings(
+        step_s=f.step_s,
+        horizons_s=f.horizons_s,
+        quantiles=f.quantiles,
+        model=f.model,
+        window_steps=f.window_steps,
+        min_history_steps=f.min_history_steps,
+        train_steps=f.train_steps,
+    )

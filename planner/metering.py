@@ -1,0 +1,70 @@
+"""From grants to meters: shares for each switch, in whole kbit/s.
+
+This is the one place where bit/s become kbit/s.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from allocation.shares import split
+from planner.config import Allocation
+from planner.plan import MeterTable
+from planner.snapshot import Level
+from planner.structure import Structure
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+#: A group's burst is larger than a user's, and a region's than a group's: bursts that
+#: one meter lets through should not be dropped by the next.
+_BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
+
+
+def switch_shares(structure: Structure, grant_bps: I64, user_demand_bps: F64, direction: int) -> I64:
+    """Each meter's part of its pool's grant in one direction, shape (n_entries,); 0 for the other direction.
+
+    ``grant_bps`` has shape (n_pools,), ``user_demand_bps`` shape (n_entries,). A user on
+    several switches is split by demand; groups and regions by what their
+    users were given there, so that a user's share always fits the meters behind it.
+    """
+    e = structure.entries
+    share = np.zeros(len(e.pool), np.int64)
+    weight = np.zeros(len(e.pool))
+    mine = e.direction == direction
+    for level in (Level.USER, Level.GROUP, Level.REGION):
+        rows = np.flatnonzero(mine & (structure.level[e.pool] == level))
+        if level is Level.USER:
+            share[rows] = split(grant_bps, e.pool[rows].astype(np.int32), user_demand_bps[rows])
+        else:
+            share[rows] = split(grant_bps, e.pool[rows].astype(np.int32), weight[rows], equal_part=0.0)
+        above = e.parent[rows]
+        has = above >= 0
+        np.add.at(weight, above[has], share[rows][has].astype(np.float64))
+    return share
+
+
+def meter_tables(structure: Structure, share_bps: I64, settings: Allocation) -> dict[int, MeterTable]:
+    """The meters of each switch; ``share_bps`` has shape (n_entries,), both directions.
+
+    Rates are rounded down, so that children do not outgrow their parent. Pools that
+    share a meter share its rate.
+    """
+    e = structure.entries
+    burst_s = settings.burst_s * _BURST_FACTOR[structure.level[e.pool]]
+    tables = {}
+    for row, dpid in enumerate(structure.dpids):
+        mine = np.flatnonzero((e.switch == row) & (e.meter_id > 0))
+        ids, place = np.unique(e.meter_id[mine], return_inverse=True)
+        rate_bps = np.bincount(place, share_bps[mine].astype(np.float64), len(ids))
+        longest_s = np.zeros(len(ids))
+        np.maximum.at(longest_s, place, burst_s[mine])
+        rate_kbps = np.maximum(np.floor(rate_bps / 1e3), 1)
+        burst_kbit = np.maximum(np.ceil(rate_kbps * longest_s), settings.min_burst_kbit)
+        tables[dpid] = MeterTable(
+            ids.astype(np.uint32), rate_kbps.astype(np.uint32), np.ceil(burst_kbit).astype(np.uint32)
+        )
+    return tables

@@ -1,0 +1,136 @@
+"""What every pool offered and got through since the last tick, from the newest samples of its meters.
+
+Missing is not zero: a pool of which a meter is silent is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from planner.snapshot import Level
+from planner.structure import Structure
+from telemetry.samples import CENSORED, GAP, SampleBatch
+
+F64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+#: A pool is estimated from its members as long as at least this share of them is known.
+KNOWN_SHARE: Final = 0.9
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Rates of every pool, shape (2, n_pools), bit/s; NaN where nothing is known."""
+
+    offered_bps: F64
+    delivered_bps: F64
+    censored: Bool
+    #: shape (n_entries,): offered through each meter.
+    entry_offered_bps: F64
+
+
+class NewestSamples:
+    """The newest sample of each meter; forgets what is older than ``max_age_s``."""
+
+    def __init__(self, structure: Structure, max_age_s: float) -> None:
+        self.structure = structure
+        self.max_age_s = max_age_s
+        n = len(structure.entries.pool)
+        self._offered = np.full(n, np.nan)
+        self._dropped = np.full(n, np.nan)
+        self._censored = np.zeros(n, bool)
+        self._time = np.full(n, -np.inf)
+
+    def carry_over(self, before: NewestSamples) -> None:
+        """Take over what an earlier structure's meters said, where switch, pool and direction are the same."""
+        old, new = before.structure, self.structure
+        rows = {
+            (old.dpids[s], old.series[p], d): row
+            for row, (s, p, d) in enumerate(
+                zip(
+                    old.entries.switch.tolist(),
+                    old.entries.pool.tolist(),
+                    old.entries.direction.tolist(),
+                    strict=True,
+                )
+            )
+        }
+        e = new.entries
+        for row, (s, p, d) in enumerate(
+            zip(e.switch.tolist(), e.pool.tolist(), e.direction.tolist(), strict=True)
+        ):
+            source = rows.get((new.dpids[s], new.series[p], d))
+            if source is not None:
+                self._offered[row] = before._offered[source]
+                self._dropped[row] = before._dropped[source]
+                self._censored[row] = before._censored[source]
+                self._time[row] = before._time[source]
+
+    def take(self, batch: SampleBatch) -> None:
+        """Note one poll of one switch. Meters that are not in the structure are passed over."""
+        table = self.structure.entry_of_meter.get(batch.dpid)
+        if table is None or not len(batch.meters.meter_id):
+            return
+        ids = batch.meters.meter_id.astype(np.int64)
+        known = ids < len(table)
+        rows = np.where(known, table[np.where(known, ids, 0)], -1)
+        usable = (rows >= 0) & ((batch.meters.flags & GAP) == 0) & np.isfinite(batch.meters.offered_bps)
+        rows = rows[usable]
+        # Polls may arrive out of order.
+        newer = batch.time >= self._time[rows]
+        rows, usable = rows[newer], np.flatnonzero(usable)[newer]
+        self._offered[rows] = batch.meters.offered_bps[usable]
+        self._dropped[rows] = np.nan_to_num(batch.meters.dropped_bps[usable])
+        self._censored[rows] = (batch.meters.flags[usable] & CENSORED) != 0
+        self._time[rows] = batch.time
+
+    def observe(self, now: float) -> Observed:
+        """The pools as of now."""
+        s, e = self.structure, self.structure.entries
+        stale = (now - self._time > self.max_age_s) | ~e.alone
+        offered = np.where(stale, np.nan, self._offered)
+        passed = offered - np.where(stale, np.nan, self._dropped)
+        n = len(s.path)
+        pool_offered = np.full((2, n), np.nan)
+        pool_passed = np.full((2, n), np.nan)
+        censored = np.zeros((2, n), bool)
+        for d in range(2):
+            mine = e.direction == d
+            # A sum with NaN in it is NaN: a pool is known when all its meters are.
+            sums = [np.bincount(e.pool[mine], values[mine], n) for values in (offered, passed)]
+            metered = np.bincount(e.pool[mine], minlength=n) > 0
+            dropping = np.bincount(e.pool[mine], (self._censored & ~stale)[mine], n) > 0
+            pool_offered[d] = np.where(metered, sums[0], np.nan)
+            pool_passed[d] = np.where(metered, sums[1], np.nan)
+            censored[d] = dropping
+            _sum_up(s, pool_offered[d], pool_passed[d], censored[d])
+        return Observed(pool_offered, pool_passed, censored, offered)
+
+
+def _sum_up(s: Structure, offered: F64, passed: F64, censored: Bool) -> None:
+    """What pools offer is what their users offer, measured before any drop; in place.
+
+    What got through a group or region its own meters tell; the whole network has
+    none, so there it is the sum of its regions.
+    """
+    for level in (Level.USER, Level.GROUP, Level.REGION):
+        rows = np.flatnonzero(s.level == level)
+        parent = s.parent[rows]
+        n = len(offered)
+        known = ~np.isnan(offered[rows])
+        count = np.bincount(parent, minlength=n)
+        seen = np.bincount(parent[known], minlength=n)
+        total = np.bincount(parent[known], offered[rows][known], n)
+        above = np.flatnonzero(count > 0)
+        enough = seen[above] >= KNOWN_SHARE * count[above]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # The few that are unknown are taken to be like the others.
+            estimate = total[above] * count[above] / seen[above]
+        offered[above] = np.where(enough & (seen[above] > 0), estimate, np.nan)
+        censored[above] |= np.bincount(parent, censored[rows], n)[above] > 0
+        if level == Level.REGION:
+            passed[0] = passed[rows].sum() if len(rows) else np.nan

@@ -1,0 +1,220 @@
+"""The planner as a process: the loop's thread, the store, and the workers, started and stopped together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from concurrent.futures import Executor
+from typing import Any, Final
+
+from starlette.types import ASGIApp
+
+from forecasting.models import ModelFailed
+from planner.config import Config
+from planner.config import Store as StoreConfig
+from planner.loop import Planner
+from planner.memory import Memory
+from planner.policy import Override
+from planner.seam import PlanBoard, seam_app
+from planner.secret import read_or_make
+from planner.snapshot import Refused, Snapshot, UnknownGroup
+from planner.workers import worker_pool
+from telemetry.keys import KEY_VARIABLE, StoreKey, create_key_file, load_key
+from telemetry.rows import SampleRows
+from telemetry.store import Store
+from telemetry.writer import StoreWriter
+
+LOG = logging.getLogger("tidegate.planner")
+
+#: Two ticks are never closer than this, however often the network changes.
+_LEAST_PAUSE_S: Final = 0.5
+_MEMORY_EVERY_S: Final = 5.0
+_UPKEEP_EVERY_S: Final = 300.0
+_MEMORY, _FORECASTER = "planner", "forecaster"
+
+
+class PlannerProcess:
+    """Everything that runs beside the web servers. ``operations`` is itself."""
+
+    def __init__(self, config: Config) -> None:
+        """Open the store and take up where the last planner stopped.
+
+        Raises
+        ------
+        StoreKeyError, StoreError : if the store cannot be used; it is untouched.
+        SecretError : if the seam's secret cannot be used.
+        """
+        self.config = config
+        secret = read_or_make(config.planner.secret_file)
+        self._store = open_store(config.store)
+        self._writer = StoreWriter(self._store)
+        self._executor: Executor = worker_pool()
+        self.planner = Planner(config, self._executor, self._store.load_window, self._keep)
+        self._board = PlanBoard()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
+        self._remembered: bytes = b""
+        self._model_until = float("nan")
+        self._restore()
+        self.seam_app: ASGIApp = seam_app(self.planner, secret, self._board, self._wake.set)
+
+    @property
+    def operations(self) -> PlannerProcess:
+        """What northbound calls."""
+        return self
+
+    def start(self) -> None:
+        """Start planning."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop planning, write down what a successor needs, and close the store."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+        self._remember(time.time())
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._writer.close()
+
+    # The loop's thread.
+
+    def _run(self) -> None:
+        tick_s = self.config.allocation.tick_s
+        next_tick = time.monotonic()
+        next_memory = next_upkeep = 0.0
+        while not self._stop.is_set():
+            try:
+                self._tick()
+                if time.monotonic() >= next_memory:
+                    next_memory = time.monotonic() + _MEMORY_EVERY_S
+                    self._remember(time.time())
+                if time.monotonic() >= next_upkeep:
+                    next_upkeep = time.monotonic() + _UPKEEP_EVERY_S
+                    store = self.config.store
+                    self._writer.maintain(time.time(), store.raw_hours, store.rollup_days)
+            except Exception:
+                LOG.exception("planner round failed, going on")
+            next_tick = max(next_tick + tick_s, time.monotonic())
+            self._stop.wait(_LEAST_PAUSE_S)
+            self._wake.wait(max(0.0, next_tick - time.monotonic()))
+            self._wake.clear()
+
+    def _tick(self) -> None:
+        before = self.planner.snapshot.plan.version
+        if self.planner.tick(time.time()).version != before:
+            self._board.published()
+
+    def _keep(self, rows: list[SampleRows]) -> None:
+        for part in rows:
+            self._writer.submit(part)
+
+    def _remember(self, now: float) -> None:
+        with self.planner.lock:
+            memory = self.planner.memory().to_bytes()
+            trained = self.planner.forecaster.trained
+            until = trained.trained_until if trained else float("nan")
+            model = self.planner.forecaster.state() if trained and until != self._model_until else None
+        if memory != self._remembered:
+            self._remembered = memory
+            self._writer.put_state(_MEMORY, memory, now)
+        if model is not None:
+            self._model_until = until
+            self._writer.put_state(_FORECASTER, model, now)
+
+    def _restore(self) -> None:
+        memory, model = self._store.get_state(_MEMORY), self._store.get_state(_FORECASTER)
+        if memory is not None:
+            try:
+                self.planner.restore(Memory.from_bytes(memory))
+                LOG.info("state of an earlier planner restored")
+            except ValueError as error:
+                LOG.error("state of an earlier planner not restored: %s", error)
+        if model is not None:
+            try:
+                self.planner.forecaster.restore(model)
+            except ModelFailed as error:
+                LOG.warning("stored model not used: %s", error)
+
+    # What northbound asks; from other threads.
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The newest snapshot."""
+        return self.planner.snapshot
+
+    def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
+        """See ``Operations``."""
+        planner = self.planner
+        with planner.lock:
+            if any(group.id == group_id for group in planner.grouping.groups):
+                raise Refused(f"groups.{group_id} must be a new id, got one that exists")
+            for member in members:
+                if member not in self.config.users:
+                    raise Refused(f"groups.{group_id}.members must be users, got {member!r}")
+            override = Override().updated(policy)
+            planner.policies.check_override(group_id, frozenset(members), override)
+            try:
+                planner.grouping.pin(group_id, members, time.time())
+            except ValueError as error:
+                raise Refused(str(error)) from None
+            planner.policies.overrides[group_id] = override
+            planner.restructure()
+        self._written(f"group {group_id} created with {', '.join(members)}")
+
+    def set_group_bandwidth(self, group_id: str, policy: dict[str, Any]) -> None:
+        """See ``Operations``."""
+        planner = self.planner
+        with planner.lock:
+            members = next((group.members for group in planner.grouping.groups if group.id == group_id), None)
+            if members is None:
+                raise UnknownGroup(group_id)
+            override = planner.policies.overrides.get(group_id, Override()).updated(policy)
+            planner.policies.check_override(group_id, members, override)
+            planner.policies.overrides[group_id] = override
+            planner.restructure()
+        self._written(f"group {group_id} set to {policy}")
+
+    def _written(self, what: str) -> None:
+        """An operator's write is acknowledged when it is on disk, and planned with at once."""
+        LOG.info("operator: %s", what)
+        with self.planner.lock:
+            self._remembered = self.planner.memory().to_bytes()
+        self._store.put_state(_MEMORY, self._remembered, time.time())
+        self._wake.set()
+
+    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
+        """See ``Operations``."""
+        return self.planner.group_history(group_id, since, time.time())
+
+    def summary(self) -> dict[str, Any]:
+        """See ``Operations``."""
+        with self.planner.lock:
+            known = [switch.in_step for switch in self.snapshot.switches if switch.region is not None]
+            equal = None if None in known or not known else all(known)
+            return self.planner.tally.report(equal)
+
+
+def open_store(settings: StoreConfig) -> Store:
+    """The configured store. A new one without a configured key gets a key file beside it.
+
+    Raises
+    ------
+    StoreKeyError, StoreError : as ``Store.open`` and ``load_key`` do.
+    """
+    settings.path.parent.mkdir(parents=True, exist_ok=True)
+    return Store.open(settings.path, store_key(settings))
+
+
+def store_key(settings: StoreConfig) -> StoreKey:
+    """The key: from the configured file, else the environment, else the file ``PATH.key``."""
+    if settings.key_file is not None or os.environ.get(KEY_VARIABLE):
+        return load_key(settings.key_file, os.environ)
+    beside = settings.path.with_name(settings.path.name + ".key")
+    if not beside.exists() and not settings.path.exists():
+        LOG.info("new store %s: key made in %s; keep a copy elsewhere", settings.path, beside)
+        return create_key_file(beside)
+    return load_key(beside, {})

@@ -1,0 +1,106 @@
+"""What an OpenFlow process tells the planner besides samples: its network, and how its switches stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from topology.network import Host, Link, Port
+
+
+@dataclass(frozen=True)
+class SwitchFacts:
+    """What a connected switch said of itself."""
+
+    n_tables: int
+    max_meters: int
+    description: str
+
+
+@dataclass(frozen=True)
+class NetworkReport:
+    """The part of the network that one OpenFlow process speaks for."""
+
+    #: Names the process; stable over its reconnects, new at its restart.
+    speaker: str
+    #: Rises with every change.
+    version: int
+    #: Connected switches only.
+    switches: dict[int, SwitchFacts] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    links: frozenset[Link] = frozenset()
+    hosts: dict[str, Host] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AppliedReport:
+    """How one switch stands after it was compared with a plan."""
+
+    speaker: str
+    dpid: int
+    #: None: compared without a plan, since there was none.
+    plan_version: int | None
+    #: Whether the meters read back equal the plan. None: not known.
+    in_step: bool | None
+    n_meters: int
+    lost_polls: int
+
+
+def encode_network(report: NetworkReport) -> bytes:
+    """The bytes that ``decode_network`` reads."""
+    packed: bytes = msgpack.packb(
+        {
+            "speaker": report.speaker,
+            "version": report.version,
+            "switches": {d: [f.n_tables, f.max_meters, f.description] for d, f in report.switches.items()},
+            "ports": [[p.dpid, p.port_no, p.name, p.speed_bps, p.up] for p in report.ports],
+            "links": [[k.src_dpid, k.src_port, k.dst_dpid, k.dst_port] for k in sorted(report.links)],
+            "hosts": [
+                [h.mac, sorted(h.addresses), h.dpid, h.port_no, h.last_seen] for h in report.hosts.values()
+            ],
+        }
+    )
+    return packed
+
+
+def decode_network(body: bytes) -> NetworkReport:
+    """The report in these bytes. Raises ValueError."""
+    raw = _unpack(body, "network report")
+    try:
+        hosts = (Host(mac, frozenset(addresses), *place) for mac, addresses, *place in raw["hosts"])
+        return NetworkReport(
+            speaker=str(raw["speaker"]),
+            version=int(raw["version"]),
+            switches={int(dpid): SwitchFacts(*facts) for dpid, facts in raw["switches"].items()},
+            ports=tuple(Port(*port) for port in raw["ports"]),
+            links=frozenset(Link(*link) for link in raw["links"]),
+            hosts={host.mac: host for host in hosts},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"network report is malformed: {error!r}") from None
+
+
+def encode_applied(report: AppliedReport) -> bytes:
+    """The bytes that ``decode_applied`` reads."""
+    packed: bytes = msgpack.packb(
+        [report.speaker, report.dpid, report.plan_version, report.in_step, report.n_meters, report.lost_polls]
+    )
+    return packed
+
+
+def decode_applied(body: bytes) -> AppliedReport:
+    """The report in these bytes. Raises ValueError."""
+    raw = _unpack(body, "applied report")
+    try:
+        return AppliedReport(*raw)
+    except TypeError as error:
+        raise ValueError(f"applied report is malformed: {error!r}") from None
+
+
+def _unpack(body: bytes, what: str) -> Any:
+    try:
+        return msgpack.unpackb(body, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"{what} is not MessagePack: {error!r}") from None

@@ -1,0 +1,153 @@
+"""The seam as the planner sees it: an ASGI application on loopback that speakers call.
+
+``POST /v1/samples | /v1/network | /v1/applied`` take reports and answer the network
+version that is known of the speaker; ``GET /v1/plan`` holds the request open until there
+is a plan newer than the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from planner.loop import Planner
+from planner.plan import encode_plan
+from planner.report import decode_applied, decode_network
+from telemetry.samples import decode_batch
+
+LOG = logging.getLogger("tidegate.planner")
+
+#: A poll of the largest switch thinkable: a million entries of some 30 bytes.
+MAX_BODY_BYTES = 64 << 20
+_MAX_WAIT_S = 30.0
+
+
+class PlanBoard:
+    """Tells waiting requests that there is a new plan. Used from the event loop and the planner's thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: asyncio.Condition | None = None
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when a plan was published, or after the time-out."""
+        if self._changed is None:
+            self._loop, self._changed = asyncio.get_running_loop(), asyncio.Condition()
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait(), timeout_s)
+            except TimeoutError:
+                return
+
+    def published(self) -> None:
+        """There is a new plan; called from the planner's thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._notify(), self._loop)
+
+    async def _notify(self) -> None:
+        assert self._changed is not None
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def seam_app(planner: Planner, secret: str, board: PlanBoard, on_network: Callable[[], None]) -> ASGIApp:
+    """The application. ``on_network`` is called when a network report came in."""
+
+    async def samples(request: Request) -> Response:
+        batch = decode_batch(await _body(request))
+        planner.ingest(batch)
+        return PlainTextResponse(str(_known(request)))
+
+    async def network(request: Request) -> Response:
+        report = decode_network(await _body(request))
+        known[report.speaker] = report.version
+        planner.report(report)
+        on_network()
+        return PlainTextResponse(str(report.version))
+
+    async def applied(request: Request) -> Response:
+        planner.applied(decode_applied(await _body(request)))
+        return PlainTextResponse(str(_known(request)))
+
+    async def plan(request: Request) -> Response:
+        after = int(request.query_params.get("after", -1))
+        layout = int(request.query_params.get("layout", -1))
+        wait_s = min(float(request.query_params.get("wait_s", 0)), _MAX_WAIT_S)
+        # A caller that is ahead knew another planner: it is told the truth at once.
+        while (current := planner.snapshot.plan).version == after or not current.layouts:
+            if wait_s <= 0:
+                return Response(b"")
+            started = asyncio.get_running_loop().time()
+            await board.wait(wait_s)
+            wait_s -= asyncio.get_running_loop().time() - started
+        # Coding a large plan takes a while; the event loop has other callers.
+        body = await asyncio.to_thread(encode_plan, current, layout)
+        return Response(body, media_type="application/msgpack")
+
+    #: By speaker; a planner that has just started knows of none and is told again.
+    known: dict[str, int] = {}
+
+    def _known(request: Request) -> int:
+        return known.get(request.headers.get("tidegate-speaker", ""), -1)
+
+    routes = [
+        Route("/v1/samples", _guarded(samples), methods=["POST"]),
+        Route("/v1/network", _guarded(network), methods=["POST"]),
+        Route("/v1/applied", _guarded(applied), methods=["POST"]),
+        Route("/v1/plan", _guarded(plan), methods=["GET"]),
+    ]
+    return _Authenticated(Starlette(routes=routes), secret)
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+async def _body(request: Request) -> bytes:
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY_BYTES:
+            raise _TooLargeError
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def _guarded(handler: Handler) -> Handler:
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ValueError as error:
+            LOG.warning("seam: refused %s: %s", request.url.path, error)
+            return PlainTextResponse(str(error), status_code=422)
+        except _TooLargeError:
+            return PlainTextResponse(f"body must be <= {MAX_BODY_BYTES} bytes", status_code=413)
+
+    return guarded
+
+
+class _Authenticated:
+    """Lets only callers through that know the seam's secret."""
+
+    def __init__(self, app: ASGIApp, secret: str) -> None:
+        self._app = app
+        self._wanted = f"Bearer {secret}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            given = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(given, self._wanted):
+                await PlainTextResponse("unauthorized", status_code=401)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,379 @@
+"""Who is where: the pool tree, the meters each pool has, and what each switch must know.
+
+Built anew when the network, the groups or a policy changed, and left alone
+otherwise: a tick works on its arrays only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from allocation.tree import PoolTree
+from planner.config import UNGROUPED, Config
+from planner.meter_ids import SHARED, MeterIds
+from planner.plan import UNMETERED, Binding, MeterOwner, SwitchLayout
+from planner.policy import Policies, PoolPolicy
+from planner.snapshot import Level
+from telemetry.samples import DIRECTIONS
+from topology.groups import ResourceGroup
+from topology.identity import Attachment
+from topology.regions import RegionMap
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+ROOT = "global"
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The meters: one row for each pool, switch and direction. All columns have shape (n_entries,)."""
+
+    pool: I64
+    direction: I64
+    #: Row of ``Structure.dpids``.
+    switch: I64
+    meter_id: I64
+    #: Row of the entry one level up on the same switch; -1 for regions.
+    parent: I64
+    #: False where several pools share the meter, so that it tells of none of them.
+    alone: Bool
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The pools by rising level, and their meters. Rates have shape (2, n_pools)."""
+
+    path: tuple[str, ...]
+    level: npt.NDArray[np.uint8]
+    parent: npt.NDArray[np.int32]
+    guarantee_bps: F64
+    ceiling_bps: F64
+    weight: F64
+    trees: tuple[PoolTree, PoolTree]
+    #: What the ring and the store call each pool: the same wherever in the tree it is.
+    series: tuple[str, ...]
+    dpids: tuple[int, ...]
+    entries: Entries
+    layouts: Mapping[int, SwitchLayout]
+    #: User id by row, for rows at user level.
+    users: tuple[str, ...]
+    #: Rows of ``path`` by group id.
+    group_rows: Mapping[str, tuple[int, ...]]
+    #: One line each: guarantees that had to be cut, users without a region, ids run out.
+    problems: tuple[str, ...]
+    #: Rows of the entries by switch and meter id, -1 where a meter has no single entry.
+    entry_of_meter: Mapping[int, I64] = field(default_factory=dict)
+
+    @property
+    def first_user(self) -> int:
+        """Row of the first user; users are the last rows."""
+        return len(self.path) - len(self.users)
+
+
+def build(
+    config: Config,
+    policies: Policies,
+    regions: RegionMap,
+    attachments: Mapping[str, tuple[Attachment, ...]],
+    groups: Iterable[ResourceGroup],
+    meter_ids: MeterIds,
+    max_meters: Mapping[int, int],
+) -> Structure:
+    """The structure for these users at these places in these groups.
+
+    Users that are not attached to a switch of a region are in no pool.
+    """
+    problems: list[str] = []
+    region_of = _region_of_users(regions, attachments, problems)
+    group_of = {user: group.id for group in groups for user in group.members if user in region_of}
+    rows = _Rows()
+    _add_pools(rows, config, policies, region_of, group_of)
+    guarantee = _feasible(rows, config, problems)
+    parent = np.array(rows.parent, np.int32)
+    ceiling = np.array(rows.ceiling).T.reshape(2, -1)
+    weight = np.array(rows.weight)
+    path = tuple(rows.path)
+    trees = [PoolTree(path, parent, guarantee[d], ceiling[d], weight) for d in range(2)]
+    dpids = tuple(sorted({dpid for region in config.regions.values() for dpid in region.dpids}))
+    entries, layouts = _meters(rows, dpids, regions, attachments, meter_ids, max_meters, problems)
+    return Structure(
+        path=path,
+        level=np.array(rows.level, np.uint8),
+        parent=parent,
+        guarantee_bps=guarantee,
+        ceiling_bps=ceiling,
+        weight=weight,
+        trees=(trees[0], trees[1]),
+        series=tuple(rows.series),
+        dpids=dpids,
+        entries=entries,
+        layouts=layouts,
+        users=tuple(rows.users),
+        group_rows={group: tuple(found) for group, found in rows.group_rows.items()},
+        problems=tuple(problems),
+        entry_of_meter=_lookup(entries, dpids),
+    )
+
+
+def _region_of_users(
+    regions: RegionMap, attachments: Mapping[str, tuple[Attachment, ...]], problems: list[str]
+) -> dict[str, str]:
+    """Each attached user's region: the one with most of its devices."""
+    region_of = {}
+    for user, devices in attachments.items():
+        if len(devices) == 1:
+            region = regions.of_switch(devices[0].dpid)
+            if region is not None:
+                region_of[user] = region
+            else:
+                problems.append(
+                    f"users.{user} is at {devices[0].dpid:016x}, which is in no region: not metered"
+                )
+            continue
+        found = [region for device in devices if (region := regions.of_switch(device.dpid)) is not None]
+        if found:
+            region_of[user] = max(sorted(set(found)), key=found.count)
+    return region_of
+
+
+class _Rows:
+    """The pools being collected, columns by row."""
+
+    def __init__(self) -> None:
+        self.path: list[str] = []
+        self.level: list[int] = []
+        self.parent: list[int] = []
+        self.guarantee: list[tuple[float, float]] = []
+        self.ceiling: list[tuple[float, float]] = []
+        self.weight: list[float] = []
+        self.series: list[str] = []
+        self.users: list[str] = []
+        self.user_row: dict[str, int] = {}
+        self.group_rows: dict[str, list[int]] = {}
+        self.region_row: dict[str, int] = {}
+
+    def add(self, path: str, level: Level, parent: int, policy: PoolPolicy, series: str) -> int:
+        self.path.append(path)
+        self.level.append(level)
+        self.parent.append(parent)
+        self.guarantee.append(policy.guarantee_bps)
+        self.ceiling.append(policy.ceiling_bps)
+        self.weight.append(policy.weight)
+        self.series.append(series)
+        return len(self.path) - 1
+
+
+def _add_pools(
+    rows: _Rows, config: Config, policies: Policies, region_of: Mapping[str, str], group_of: Mapping[str, str]
+) -> None:
+    total = config.capacity_mbps.bps
+    rows.add(ROOT, Level.GLOBAL, -1, PoolPolicy(ceiling_bps=total), ROOT)
+    for name in config.regions:
+        rows.region_row[name] = rows.add(
+            f"{ROOT}/{name}", Level.REGION, 0, policies.region(name), f"region/{name}"
+        )
+    parts: dict[tuple[str, str], list[str]] = {}
+    for user, region in region_of.items():
+        parts.setdefault((region, group_of.get(user, UNGROUPED)), []).append(user)
+    size: dict[str, int] = {}
+    for (_, group), members in parts.items():
+        size[group] = size.get(group, 0) + len(members)
+    part_row = {}
+    for (region, group), members in sorted(parts.items()):
+        policy = _part(policies.group(group), len(members) / size[group])
+        row = rows.add(
+            f"{ROOT}/{region}/{group}",
+            Level.GROUP,
+            rows.region_row[region],
+            policy,
+            f"group/{group}@{region}",
+        )
+        part_row[region, group] = row
+        rows.group_rows.setdefault(group, []).append(row)
+    floor = config.allocation.min_rate_mbps * 1e6
+    for (region, group), members in sorted(parts.items()):
+        row = part_row[region, group]
+        for user in sorted(members):
+            policy = policies.user(user)
+            # No meter is shut: the least rate is guaranteed to everybody.
+            least = tuple(
+                max(own, min(floor, top))
+                for own, top in zip(policy.guarantee_bps, policy.ceiling_bps, strict=True)
+            )
+            policy = PoolPolicy((least[0], least[1]), policy.ceiling_bps, policy.weight)
+            rows.users.append(user)
+            rows.user_row[user] = rows.add(
+                f"{rows.path[row]}/{user}", Level.USER, row, policy, f"user/{user}"
+            )
+
+
+def _part(policy: PoolPolicy, share: float) -> PoolPolicy:
+    """The part of a group in one region: its promises split by where its members are."""
+    if share == 1:
+        return policy
+    guarantee, ceiling = (
+        (pair[0] * share, pair[1] * share) for pair in (policy.guarantee_bps, policy.ceiling_bps)
+    )
+    return PoolPolicy(guarantee, ceiling, policy.weight * share)
+
+
+def _feasible(rows: _Rows, config: Config, problems: list[str]) -> F64:
+    """Guarantees of shape (2, n_pools) that fit into every ceiling above them.
+
+    The file's own promises were checked, but who attaches where is not the
+    file's to say: where too many meet below one ceiling, all of them are cut in proportion.
+    """
+    guarantee = np.array(rows.guarantee).T.reshape(2, -1).copy()
+    ceiling = np.array(rows.ceiling).T.reshape(2, -1)
+    parent = np.array(rows.parent)
+    level = np.array(rows.level)
+    for d, direction in enumerate(DIRECTIONS):
+        # Bottom-up: first a group's users into the group, then groups into regions, then regions.
+        for depth in (Level.USER, Level.GROUP, Level.REGION):
+            at = np.flatnonzero(level == depth)
+            need = np.bincount(parent[at], guarantee[d, at], len(level))
+            for row in np.flatnonzero(need > ceiling[d]):
+                scale = ceiling[d, row] / need[row] * (1 - 1e-9)
+                _scale_below(guarantee[d], parent, int(row), scale)
+                problems.append(
+                    f"{rows.path[row]}: guarantees below it sum to {need[row]:.0f} bit/s {direction}, above its "
+                    f"ceiling {ceiling[d, row]:.0f}: all are cut to {scale:.2f} of what was promised"
+                )
+            need = np.bincount(parent[at], guarantee[d, at], len(level))
+            guarantee[d] = np.maximum(guarantee[d], np.minimum(need, ceiling[d]))
+    whole: F64 = np.floor(guarantee)
+    return whole
+
+
+def _scale_below(guarantee: F64, parent: npt.NDArray[np.int_], row: int, scale: float) -> None:
+    below = np.zeros(len(parent), bool)
+    for i in range(row + 1, len(parent)):
+        below[i] = parent[i] == row or (parent[i] >= 0 and below[parent[i]])
+    guarantee[below] *= scale
+
+
+def _meters(
+    rows: _Rows,
+    dpids: tuple[int, ...],
+    regions: RegionMap,
+    attachments: Mapping[str, tuple[Attachment, ...]],
+    meter_ids: MeterIds,
+    max_meters: Mapping[int, int],
+    problems: list[str],
+) -> tuple[Entries, dict[int, SwitchLayout]]:
+    switch_row = {dpid: row for row, dpid in enumerate(dpids)}
+    devices: dict[int, list[tuple[int, str, Attachment]]] = {dpid: [] for dpid in dpids}
+    for user, row in rows.user_row.items():
+        for device in attachments[user]:
+            if device.dpid in devices:
+                devices[device.dpid].append((row, user, device))
+    collected = _EntryColumns()
+    layouts = {}
+    for dpid in dpids:
+        layouts[dpid] = _switch(
+            rows,
+            dpid,
+            switch_row[dpid],
+            regions.by_dpid[dpid],
+            devices[dpid],
+            meter_ids,
+            max_meters.get(dpid, 0),
+            collected,
+            problems,
+        )
+    return collected.entries(), layouts
+
+
+class _EntryColumns:
+    def __init__(self) -> None:
+        self.pool: list[int] = []
+        self.direction: list[int] = []
+        self.switch: list[int] = []
+        self.meter_id: list[int] = []
+        self.parent: list[int] = []
+        self.alone: list[bool] = []
+
+    def add(self, pool: int, direction: int, switch: int, meter_id: int, parent: int, alone: bool) -> int:
+        self.pool.append(pool)
+        self.direction.append(direction)
+        self.switch.append(switch)
+        self.meter_id.append(meter_id)
+        self.parent.append(parent)
+        self.alone.append(alone)
+        return len(self.pool) - 1
+
+    def entries(self) -> Entries:
+        pool, direction, switch, meter_id, parent = (
+            np.array(column, np.int64)
+            for column in (self.pool, self.direction, self.switch, self.meter_id, self.parent)
+        )
+        return Entries(pool, direction, switch, meter_id, parent, np.array(self.alone, bool))
+
+
+def _switch(
+    rows: _Rows,
+    dpid: int,
+    switch: int,
+    region: str,
+    devices: list[tuple[int, str, Attachment]],
+    meter_ids: MeterIds,
+    budget: int,
+    collected: _EntryColumns,
+    problems: list[str],
+) -> SwitchLayout:
+    """One switch's meters and bindings; its entries are added to ``collected``."""
+    user_rows = sorted({row for row, _, _ in devices})
+    group_rows = sorted({rows.parent[row] for row in user_rows})
+    # A switch without users still polices what strangers send there.
+    region_rows = [rows.region_row[region]]
+    first = [f"{rows.series[row]}:{d}" for row in region_rows + group_rows for d in DIRECTIONS]
+    then = [(f"{rows.series[row]}:{d}", i) for row in user_rows for i, d in enumerate(DIRECTIONS)]
+    ids = meter_ids.assign(dpid, first, then, budget)
+    shared = {ids[name] for name in SHARED if name in ids}
+    if len(first) + len(then) > budget:
+        problems.append(
+            f"{dpid:016x} has {budget} meters for {len(first) + len(then)} pools: users share {len(shared)} of them"
+        )
+    entry_of: dict[tuple[int, int], int] = {}
+    owners = []
+    for row in region_rows + group_rows + user_rows:
+        for direction, name in enumerate(DIRECTIONS):
+            meter = ids.get(f"{rows.series[row]}:{name}", UNMETERED)
+            above = entry_of.get((rows.parent[row], direction), -1)
+            alone = meter != UNMETERED and meter not in shared
+            entry_of[row, direction] = collected.add(row, direction, switch, meter, above, alone)
+            if alone:
+                owners.append(MeterOwner(meter, rows.path[row], direction))
+    owners += [
+        MeterOwner(ids[name], f"{ROOT}/shared@{dpid:016x}", direction)
+        for direction, name in enumerate(SHARED)
+        if name in ids
+    ]
+
+    def meters(row: int) -> tuple[int, int]:
+        up, down = (ids.get(f"{rows.series[row]}:{name}", UNMETERED) for name in DIRECTIONS)
+        return up, down
+
+    bindings = tuple(
+        Binding(user, device.mac, device.port_no, meters(row), meters(rows.parent[row]))
+        for row, user, device in devices
+    )
+    return SwitchLayout(
+        bindings, tuple(sorted(owners, key=lambda owner: owner.meter_id)), meters(region_rows[0])
+    )
+
+
+def _lookup(entries: Entries, dpids: tuple[int, ...]) -> dict[int, I64]:
+    found = {}
+    for switch, dpid in enumerate(dpids):
+        mine = np.flatnonzero((entries.switch == switch) & entries.alone)
+        table = np.full(int(entries.meter_id[mine].max(initial=0)) + 1, -1, np.int64)
+        table[entries.meter_id[mine]] = mine
+        found[dpid] = table
+    return found

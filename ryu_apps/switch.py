@@ -1,0 +1,429 @@
+"""One connected switch: asked, compared with what it shall hold, and brought there.
+
+Each switch has one green thread that does everything in turn: poll, compare,
+send, wait for the barrier, read back. Event handlers only hand replies over, so
+nothing ever waits inside one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from planner.config import Config
+from ryu_apps.accounting import PairNumbers
+from ryu_apps.codec.body import Assembler, StatsBody
+from ryu_apps.codec.flow_stats import FlowStats, decode_flow_stats, decode_port_stats
+from ryu_apps.codec.messages import MeterCommand, join_messages
+from ryu_apps.codec.meter_stats import decode_meter_configs, decode_meter_stats
+from ryu_apps.collector import (
+    CounterMemory,
+    edge_samples,
+    flow_counters,
+    increase,
+    meter_counters,
+    meter_samples,
+    port_counters,
+    port_samples,
+)
+from ryu_apps.cookies import Kind, unpack_cookies
+from ryu_apps.flows import FlowChanges, WireEntry, delete_by_cookie, flow_changes, wire_entry
+from ryu_apps.framework import (
+    flow_entries,
+    hub,
+    ofproto_v1_3,
+    ofproto_v1_3_parser,
+    send_all,
+    serialize,
+    take_xids,
+)
+from ryu_apps.meters import MeterChanges, MeterRates, meter_changes, write_meters
+from ryu_apps.pipeline import FlowEntry, Pipeline, TooFewTablesError
+from telemetry.samples import SampleBatch
+from topology.learning import Sighting
+
+LOG = logging.getLogger("tidegate.switch")
+
+#: How long a barrier may take.
+_BARRIER_S: Final = 5.0
+#: After errors a switch is read again so soon, and so often in a row.
+_RETRY_S: Final = 0.3
+_RETRIES: Final = 5
+#: Open vSwitch makes a new meter behind the same id, with counters at zero and the old duration.
+_CLEARS_ON_MODIFY: Final = "Open vSwitch"
+_KEPT_WITHOUT_PLAN: Final = frozenset(
+    {
+        Kind.UPLOAD_USER,
+        Kind.UPLOAD_GROUP,
+        Kind.UPLOAD_REGION,
+        Kind.DOWNLOAD_USER,
+        Kind.DOWNLOAD_GROUP,
+        Kind.DOWNLOAD_REGION,
+    }
+)
+
+
+class SwitchSilentError(Exception):
+    """The switch did not answer in time."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a switch shall hold."""
+
+    flows: Iterable[FlowEntry]
+    meters: MeterRates
+    #: None while the planner has not spoken: meters, and entries that may use them, stay as they are.
+    plan_version: int | None
+    #: False while the picture of the network is incomplete after a start: nothing is taken away.
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a switch says of itself."""
+
+    n_tables: int
+    max_meters: int
+    description: str
+
+
+@dataclass(frozen=True)
+class Applied:
+    """How a switch stands after it was compared with a plan."""
+
+    dpid: int
+    plan_version: int | None
+    #: Whether the meters read back equal the plan. None: not read yet.
+    in_step: bool | None
+    n_meters: int
+    lost_polls: int
+
+
+class Surroundings(Protocol):
+    """What a switch's thread needs of the rest of the process."""
+
+    def wanted(self, dpid: int) -> Wanted | None:
+        """What the switch shall hold now; None: leave it alone for now."""
+
+    def host_of_series(self, dpid: int, series: int) -> tuple[str, int] | None:
+        """MAC and port of the local host with this number in cookies."""
+
+    def sampled(self, batch: SampleBatch, alive: list[Sighting]) -> None:
+        """A poll was answered; the hosts seen sending in it are ``alive``."""
+
+    def applied(self, applied: Applied) -> None:
+        """The switch was compared with the plan, and brought there where it could be."""
+
+    def recovered(self, dpid: int, hosts: list[Sighting], fresh: bool) -> None:
+        """The switch was read for the first time: the hosts in its entries; fresh if it held none of ours."""
+
+
+@dataclass
+class Switch:
+    """One switch for as long as one connection lasts."""
+
+    datapath: Any
+    config: Config
+    surroundings: Surroundings
+    pairs: PairNumbers
+    clock: Callable[[], float] = time.time
+    facts: Facts = field(default_factory=lambda: Facts(254, 0, ""))
+    pipeline: Pipeline = field(default_factory=Pipeline)
+    memory: CounterMemory = field(default_factory=CounterMemory)
+    #: Cookies and meters as read back last, and sent since.
+    held: set[int] = field(default_factory=set)
+    meters: dict[int, tuple[int, int]] = field(default_factory=dict)
+    ready: bool = False
+    alive: bool = True
+    n_pairs: int = 0
+    _assembler: Assembler = field(default_factory=Assembler)
+    _waiting: dict[int, Any] = field(default_factory=dict)
+    _wake: Any = field(default_factory=hub.Event)
+    _errors: int = 0
+    _retries: int = 0
+    _lost: int = 0
+
+    @property
+    def dpid(self) -> int:
+        """The datapath id."""
+        return int(self.datapath.id)
+
+    # What event handlers call.
+
+    def wake(self) -> None:
+        """Something changed: compare soon."""
+        self._wake.set()
+
+    def on_stats(self, message: Any) -> None:
+        """A multipart reply, or a part of one."""
+        if message.xid not in self._waiting:
+            self._assembler.forget(message.xid)
+            return
+        body = message.body if isinstance(message.body, list) else [message.body]
+        whole = self._assembler.add(message.xid, body, message.flags)
+        if whole is not None:
+            self.on_reply(message.xid, whole)
+
+    def on_reply(self, xid: int, value: Any) -> None:
+        """An answer to a request."""
+        waiting = self._waiting.pop(xid, None)
+        if waiting is not None:
+            waiting.put(value)
+
+    def on_error(self, message: Any) -> None:
+        """The switch refused something: read it again before trying again."""
+        self._errors += 1
+        LOG.warning(
+            "dp %016x refused a message: type %s code %s xid %s",
+            self.dpid,
+            message.type,
+            message.code,
+            message.xid,
+        )
+        self.on_reply(message.xid, None)
+
+    # The green thread.
+
+    def run(self) -> None:
+        """Live until the connection ends; an error in one round is logged and the next round tried."""
+        interval = self.config.polling.interval_s
+        next_poll = 0.0
+        while self.alive:
+            try:
+                if not self.ready:
+                    self._get_to_know()
+                now = time.monotonic()
+                if now >= next_poll:
+                    # Spread over the interval, so that switches do not all answer at once.
+                    spread = self.config.polling.jitter * (np.random.default_rng().random() - 0.5)
+                    next_poll = now + interval * (1 + spread)
+                    self._poll()
+                self._reconcile()
+            except SwitchSilentError as error:
+                LOG.warning("dp %016x %s", self.dpid, error)
+            except Exception:
+                LOG.exception("dp %016x round failed", self.dpid)
+            pause = max(0.0, next_poll - time.monotonic())
+            if self._errors and self._retries < _RETRIES:
+                self._retries += 1
+                pause, next_poll = min(pause, _RETRY_S), 0.0
+            elif not self._errors:
+                self._retries = 0
+            self._errors = 0
+            if not self.ready:
+                pause = max(pause, _RETRY_S)
+            self._wake.wait(timeout=max(pause, 0.01))
+            self._wake.clear()
+
+    def _get_to_know(self) -> None:
+        ofp, parser, dp = ofproto_v1_3, ofproto_v1_3_parser, self.datapath
+        desc, features, tables = self._ask(
+            [
+                parser.OFPDescStatsRequest(dp, 0),
+                parser.OFPMeterFeaturesStatsRequest(dp, 0),
+                parser.OFPFeaturesRequest(dp),
+            ]
+        )
+        n_tables = tables.n_tables if tables is not None else 254
+        max_meters = features[0].max_meter if features else 0
+        if self.config.openflow.max_meters is not None:
+            max_meters = min(max_meters, self.config.openflow.max_meters)
+        description = " ".join(
+            part.decode(errors="replace") for part in ((desc[0].hw_desc, desc[0].sw_desc) if desc else ())
+        )
+        self.facts = Facts(n_tables, max_meters, description)
+        try:
+            self.pipeline = Pipeline.fitting(n_tables)
+        except TooFewTablesError as error:
+            LOG.error("dp %016x is left alone: %s", self.dpid, error)
+            self.alive = False
+            return
+        if self.pipeline.missing:
+            names = ", ".join(stage.name.lower() for stage in self.pipeline.missing)
+            LOG.warning("dp %016x has %d tables, does without: %s", self.dpid, n_tables, names)
+        # Whole packets are not wanted at the controller, and counters begin here.
+        send_all(dp, [parser.OFPSetConfig(dp, ofp.OFPC_FRAG_NORMAL, 0xFFE5)])
+        stats = self._poll()
+        cookies = unpack_cookies(stats.cookie)
+        # Numbers of pairs belong to a process that is gone.
+        self._send([delete_by_cookie(int(Kind.ACCOUNTING) << 60, 0xF << 60)])
+        self.held = {cookie for cookie in self.held if cookie >> 60 != Kind.ACCOUNTING}
+        rows = np.flatnonzero(cookies.kind == Kind.UPLOAD_USER)
+        hosts = [
+            Sighting(entry.match["eth_src"], None, self.dpid, entry.match["in_port"])
+            for entry in flow_entries(stats, rows)
+            if "eth_src" in entry.match and "in_port" in entry.match
+        ]
+        self.ready = True
+        LOG.info(
+            "dp %016x is %s: %d tables, %d meters; holds %d entries, %d meters, %d hosts",
+            self.dpid, description, n_tables, max_meters, len(self.held), len(self.meters), len(hosts),
+        )  # fmt: skip
+        self.surroundings.recovered(self.dpid, hosts, fresh=not self.held)
+
+    def _poll(self) -> FlowStats:
+        ofp, parser, dp = ofproto_v1_3, ofproto_v1_3_parser, self.datapath
+        asked_at = self.clock()
+        try:
+            flows, meters, configs, ports = self._ask(
+                [
+                    parser.OFPFlowStatsRequest(dp, 0, ofp.OFPTT_ALL, ofp.OFPP_ANY, ofp.OFPG_ANY, 0, 0, None),
+                    parser.OFPMeterStatsRequest(dp, 0, ofp.OFPM_ALL),
+                    parser.OFPMeterConfigStatsRequest(dp, 0, ofp.OFPM_ALL),
+                    parser.OFPPortStatsRequest(dp, 0, ofp.OFPP_ANY),
+                ]
+            )
+        except SwitchSilentError:
+            self._lost += 1
+            raise
+        now = self.clock()
+        stats = decode_flow_stats(flows or [])
+        self.held = {cookie for cookie in stats.cookie.tolist() if cookie >> 60}
+        self._take_meters(configs or [])
+        self._sample(stats, meters, ports, asked_at, now)
+        return stats
+
+    def _take_meters(self, bodies: list[StatsBody]) -> None:
+        configs = decode_meter_configs(bodies)
+        rows = zip(configs.meter_id.tolist(), configs.rate.tolist(), configs.burst.tolist(), strict=True)
+        self.meters = {meter: (rate, burst) for meter, rate, burst in rows}
+
+    def _sample(self, stats: FlowStats, meters: Any, ports: Any, asked_at: float, now: float) -> None:
+        memory = self.memory
+        cookies = unpack_cookies(stats.cookie)
+        meter_now = meter_counters(decode_meter_stats(meters or []), now)
+        limits = {meter: rate * 1e3 for meter, (rate, _) in self.meters.items()}
+        meter_rates = meter_samples(memory.meters, meter_now, limits, memory.restarts_before(asked_at))
+        pair_rows = np.flatnonzero((cookies.kind == Kind.ACCOUNTING) & (cookies.series <= len(self.pairs)))
+        pair_now = flow_counters(stats, pair_rows, cookies.series[pair_rows], now)
+        edges = edge_samples(memory.pairs, pair_now, self.pairs.columns(pair_now.ids.astype(np.uint32)))
+        port_now = port_counters(decode_port_stats(ports or []), now)
+        host_rows = np.flatnonzero(cookies.kind == Kind.UPLOAD_USER)
+        host_now = flow_counters(stats, host_rows, cookies.series[host_rows], now)
+        active = host_now.ids[increase(memory.hosts, host_now).amount[:, 0] > 0]
+        located = (self.surroundings.host_of_series(self.dpid, int(series)) for series in active)
+        sightings = [Sighting(mac, None, self.dpid, port) for mac, port in filter(None, located)]
+        batch = SampleBatch(
+            dpid=self.dpid,
+            time=now,
+            meters=meter_rates,
+            edges=edges,
+            ports=port_samples(memory.ports, port_now),
+            endpoints=self.pairs.endpoints,
+            lost_polls=self._lost,
+        )
+        self.n_pairs = len(pair_rows)
+        memory.meters, memory.pairs, memory.ports, memory.hosts = meter_now, pair_now, port_now, host_now
+        self._lost = 0
+        self.surroundings.sampled(batch, sightings)
+
+    def _reconcile(self) -> None:
+        wanted = self.surroundings.wanted(self.dpid)
+        if wanted is None or not self.ready:
+            return
+        wire = {entry.cookie: entry for entry in map(wire_entry, wanted.flows)}
+        if wanted.plan_version is None and any(cookie >> 60 in _KEPT_WITHOUT_PLAN for cookie in self.held):
+            wire = {c: e for c, e in wire.items() if c >> 60 not in _KEPT_WITHOUT_PLAN}
+            kept = {c for c in self.held if c >> 60 in _KEPT_WITHOUT_PLAN}
+        else:
+            kept = set()
+        flows = flow_changes(self.held - kept, wire)
+        if not wanted.complete:
+            flows = FlowChanges(add=flows.add)
+        meters = (
+            meter_changes(self.meters, wanted.meters) if wanted.plan_version is not None else MeterChanges()
+        )
+        if not wanted.complete:
+            meters = MeterChanges(meters.lower, meters.raise_, meters.add)
+        self._change_meters(meters, wanted.meters)
+        self._change_flows(flows)
+        if meters.delete:
+            self._log_meters("delete", meters.delete, wanted.meters)
+            self._write(MeterCommand.DELETE, meters.delete, wanted.meters)
+        if meters:
+            # Read back, not remembered: the switch may have rounded, refused or forgotten.
+            (configs,) = self._ask(
+                [ofproto_v1_3_parser.OFPMeterConfigStatsRequest(self.datapath, 0, ofproto_v1_3.OFPM_ALL)]
+            )
+            self._take_meters(configs or [])
+        in_step = self.meters == dict(wanted.meters) if wanted.plan_version is not None else None
+        if meters and not in_step and wanted.complete:
+            self._errors += 1
+        self.surroundings.applied(
+            Applied(self.dpid, wanted.plan_version, in_step, len(self.meters), self._lost)
+        )
+
+    def _change_meters(self, changes: MeterChanges, wanted: MeterRates) -> None:
+        for command, meters in (
+            (MeterCommand.MODIFY, changes.lower),
+            (MeterCommand.MODIFY, changes.raise_),
+            (MeterCommand.ADD, changes.add),
+        ):
+            if not meters:
+                continue
+            self._log_meters("modify" if command is MeterCommand.MODIFY else "add", meters, wanted)
+            if command is MeterCommand.MODIFY and _CLEARS_ON_MODIFY in self.facts.description:
+                self.memory.meters_modified(meters, self.clock())
+            self._write(command, meters, wanted)
+
+    def _log_meters(self, verb: str, meters: tuple[int, ...], wanted: MeterRates) -> None:
+        # One line a change while they are few enough to be read.
+        if len(meters) > 50:
+            LOG.info("dp %016x %s %d meters", self.dpid, verb, len(meters))
+            return
+        for meter in meters:
+            old, new = self.meters.get(meter, (0, 0))[0], wanted.get(meter, (0, 0))[0]
+            LOG.info("dp %016x meter %d: %d -> %d kbit/s", self.dpid, meter, old, new)
+
+    def _write(self, command: MeterCommand, meters: tuple[int, ...], wanted: MeterRates) -> None:
+        self.datapath.send(write_meters(command, meters, wanted, take_xids(self.datapath, len(meters))))
+        self._barrier()
+
+    def _change_flows(self, changes: FlowChanges) -> None:
+        if not changes:
+            return
+        LOG.info("dp %016x flows: %d added, %d removed", self.dpid, len(changes.add), len(changes.delete))
+        if changes.add:
+            self._send([entry.add for entry in changes.add])
+        if changes.delete:
+            self._send([delete_by_cookie(cookie) for cookie in changes.delete])
+        self.held |= {entry.cookie for entry in changes.add}
+        self.held -= set(changes.delete)
+
+    def add_pairs(self, entries: list[FlowEntry]) -> None:
+        """Install accounting entries; called between rounds, waits for nothing."""
+        wire: list[WireEntry] = [wire_entry(entry) for entry in entries]
+        raw = [entry.add for entry in wire]
+        self.datapath.send(join_messages(raw, take_xids(self.datapath, len(raw))))
+        self.n_pairs += len(raw)
+
+    def _send(self, raw: list[bytes]) -> None:
+        self.datapath.send(join_messages(raw, take_xids(self.datapath, len(raw))))
+        self._barrier()
+
+    def _barrier(self) -> None:
+        self._ask([ofproto_v1_3_parser.OFPBarrierRequest(self.datapath)], _BARRIER_S)
+
+    def _ask(self, requests: list[Any], timeout_s: float | None = None) -> list[Any]:
+        """The answers to some requests, sent as one buffer. Raises SwitchSilentError."""
+        xids = take_xids(self.datapath, len(requests)).tolist()
+        queues = {xid: hub.Queue(1) for xid in xids}
+        self._waiting.update(queues)
+        deadline = time.monotonic() + (timeout_s or self.config.polling.timeout_s)
+        try:
+            self.datapath.send(serialize(requests, xids))
+            return [queues[xid].get(timeout=max(0.001, deadline - time.monotonic())) for xid in xids]
+        except hub.QueueEmpty:
+            waited = timeout_s or self.config.polling.timeout_s
+            names = ", ".join(type(request).__name__ for request in requests)
+            raise SwitchSilentError(f"must answer {names} within {waited:g} s, got nothing") from None
+        finally:
+            for xid in xids:
+                self._waiting.pop(xid, None)
+                self._assembler.forget(xid)
