@@ -23,6 +23,7 @@ class ServiceRules:
     #: Effective peers as a part of all other endpoints, "nearly everyone".
     min_reach: float = 0.4
     #: Effective peers as a multiple of the median endpoint's: in a clique everyone reaches everyone.
+    #: Below 2 an endpoint on its way from one application to another would count.
     min_ratio: float = 2.0
     #: The server of one small application is not a shared service.
     min_peers: int = 6

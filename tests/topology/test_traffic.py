@@ -210,3 +210,13 @@ def test_bounds_are_checked(bounds: dict[str, float], message: str) -> None:
     """With rule and value."""
     with pytest.raises(ValueError, match=message):
         TrafficGraph(**bounds)  # type: ignore[arg-type]
+
+
+def test_ids_that_were_freed_are_given_again() -> None:
+    """Before new ones, so that the arrays stay small."""
+    graph = TrafficGraph(HALF_LIFE_S)
+    ids = graph.intern(["a", "b"])
+    graph.observe(0.0, ids[0], ids[1], 0, 1e6, 5.0)
+    graph.forget(["a"])
+    assert graph.intern(["c"]).tolist() == [ids[0]]
+    assert graph.intern(["b"]).tolist() == [ids[1]]
