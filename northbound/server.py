@@ -56,7 +56,7 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
 
     Raises
     ------
-    ConfigError, SecretError, CannotListen : before anything was started.
+    ConfigError, SecretError, CannotListen, StoreKeyError, StoreError : before anything was started.
     """
     # Here and not above: the models it loads would make every `tidegate check` slow.
     from planner.process import PlannerProcess
@@ -70,14 +70,16 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
     seam = listen(config.planner.host, config.planner.port)
     # Until the servers take it over, an order to stop ends the start-up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    planner = PlannerProcess(config)
+    planner: Planner | None = None
     try:
+        planner = PlannerProcess(config)
         planner.start()
         asyncio.run(serve(planner, config, token, rest, seam, parent_pid=parent_pid))
     except KeyboardInterrupt:
         log.info("stopped before everything was up")
     finally:
-        planner.stop()
+        if planner is not None:
+            planner.stop()
 
 
 def listen(host: str, port: int) -> socket.socket:
