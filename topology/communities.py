@@ -80,8 +80,8 @@ def find_communities(
     resolution :       > 0; higher gives smaller, tighter communities. None gives 1 up to
                        ``DEFAULT_HORIZON`` endpoints with traffic and beyond that their number over it:
                        then the density asked of a community stays as the network grows.
-    start :            shape (n,), labels to start from, such as the last result's: faster, and
-                       nearer to it. None starts from single endpoints.
+    start :            shape (n,), labels to start from, such as ``labels_to_start_from`` the last
+                       result: faster, and nearer to it. None starts from single endpoints.
 
     Raises
     ------
@@ -103,6 +103,13 @@ def find_communities(
     label = _cluster(graph, size, density, np.random.default_rng(seed), start)
     label = _by_first_member(_adopt_singles(graph, _connected_parts(graph, label)))
     return Communities(tuple(endpoints), label, is_service, quality(graph, size, label, density))
+
+
+def labels_to_start_from(last: Communities, endpoints: Sequence[str]) -> I64:
+    """The last result's labels for these endpoints, shape (n,), for ``start``; newcomers are alone."""
+    label_of = dict(zip(last.endpoints, last.label.tolist(), strict=True))
+    fresh = len(last.endpoints)
+    return np.array([label_of.get(name, fresh + i) for i, name in enumerate(endpoints)], np.int64)
 
 
 def closeness(rates: sparse.csr_array) -> sparse.csr_array:

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from tests.topology.planted import Planted, mixed_sizes, planted_applications
 from topology import local_moving
-from topology.communities import Communities, closeness, find_communities, is_partition
+from topology.communities import Communities, closeness, find_communities, is_partition, labels_to_start_from
 from topology.services import ServiceRules, effective_peers, shared_services
 
 
@@ -96,6 +96,17 @@ def test_a_warm_start_keeps_what_still_holds() -> None:
     moved = find_communities(planted.endpoints, src, dst, rate, start=first.label)
     assert moved.label[0] == moved.label[4]
     assert np.array_equal(moved.label[1:4] == moved.label[1], [True] * 3)
+
+
+def test_a_start_is_carried_over_by_name() -> None:
+    """Endpoints come and go between results; who is new starts alone."""
+    last = find_communities("abcd", *edges_of([(0, 1), (2, 3)]))
+    start = labels_to_start_from(last, "dxcby")
+    assert start[0] == start[2]
+    assert len(set(start.tolist())) == 4
+    assert find_communities("dcx", *edges_of([(0, 1), (1, 2)]), start=start[[0, 2, 1]]).groups() == (
+        frozenset("cdx"),
+    )
 
 
 def test_no_traffic_is_no_community() -> None:
