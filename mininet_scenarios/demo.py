@@ -136,6 +136,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mininet_scenarios.demo", description=__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "demo.yaml")
     parser.add_argument("--duration", type=float, default=200.0, help="seconds of traffic (default: 200)")
+    parser.add_argument("--openflow-port", type=int, default=OPENFLOW_PORT, help="default: 6653")
     parser.add_argument("--plain", action="store_true", help="lines and no live table, also on a terminal")
     options = parser.parse_args(arguments)
     try:
@@ -156,11 +157,15 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
         run = stack.enter_context(leftovers.run(RUN_ID))
         show.say(f"controller: ryu-manager ryu_apps/bandwidth.py (files in {run.directory})")
         api_port, planner_port = _ports(options.config)
-        check_free({"OpenFlow": OPENFLOW_PORT, "northbound.port": api_port, "planner.port": planner_port})
-        controller = stack.enter_context(running_controller(run, options.config, api_port, OPENFLOW_PORT))
+        check_free(
+            {"OpenFlow": options.openflow_port, "northbound.port": api_port, "planner.port": planner_port}
+        )
+        controller = stack.enter_context(
+            running_controller(run, options.config, api_port, options.openflow_port)
+        )
         controller.wait_until_healthy()
         show.say(f"REST API: {controller.client.url}  (OpenAPI at /docs, write token under {run.directory})")
-        net = stack.enter_context(build(demo_network(), OPENFLOW_PORT, run))
+        net = stack.enter_context(build(demo_network(), options.openflow_port, run))
         show.say(
             f"network: {len(net.spec.switches)} switches, {len(net.spec.hosts)} hosts; "
             f"try: ovs-ofctl -O OpenFlow13 dump-meters {net.bridge('edge1')}"

@@ -23,6 +23,9 @@ from mininet_scenarios.schedule import Flow, servers
 
 #: UDP payload that leaves room for every header in a frame of 1,500 bytes.
 UDP_PAYLOAD_BYTES = 1400
+#: iperf3 keeps its rate by whole writes; its own 128 kB at once would overrun
+#: the burst of any meter of a few Mbit/s.
+TCP_WRITE_BYTES = 8192
 #: A client that has not ended so long after its time is killed.
 OVERDUE_S = 8.0
 NAMES_PORT, ASK_EVERY_S = 53, 0.5
@@ -139,6 +142,8 @@ def client_command(flow: Flow, address: str) -> list[str]:
     command += ["-b", f"{flow.rate_bps:.0f}", "--json", "--connect-timeout", "3000"]
     if flow.protocol == "udp":
         command += ["-u", "-l", str(UDP_PAYLOAD_BYTES)]
+    else:
+        command += ["-l", str(TCP_WRITE_BYTES)]
     return command
 
 
