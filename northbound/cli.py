@@ -177,17 +177,15 @@ def plan(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context) -> None:
     """Run the demo network (root only); further arguments go to it."""
+    # Ctrl-C reaches the demo as well, which then tidies up: wait for that. A handler that does
+    # nothing, and not SIG_IGN, which the demo would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
     # A process of its own: it is a user of the system, not a part of it.
     child = subprocess.Popen([sys.executable, "-m", "mininet_scenarios.demo", *context.args])
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    while True:
-        try:
-            returncode = child.wait()
-        except KeyboardInterrupt:
-            # The terminal sent it to the child as well, which now tidies up: wait for that.
-            continue
-        # A negative one is the signal that ended it.
-        raise typer.Exit(returncode if returncode >= 0 else FAILED)
+    returncode = child.wait()
+    # A negative one is the signal that ended it.
+    raise typer.Exit(returncode if returncode >= 0 else FAILED)
 
 
 def _load(path: Path) -> Config:

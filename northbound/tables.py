@@ -72,10 +72,7 @@ def _table(title: str, text: Sequence[str], numbers: Sequence[str] = ()) -> Tabl
 
 def summary(answer: Mapping[str, Any]) -> Table:
     """One row a pool and direction, Mbit/s."""
-    window = answer.get("window", {})
-    span = " to ".join(moment(window.get(end)) for end in ("since", "until"))
-    title = f"Mbit/s of frames, {shown(window.get('what'))}, {span}"
-    table = _table(title, ("pool", "level", "dir"), tuple(_SUMMARY_RATES.values()))
+    table = _table("Mbit/s of frames", ("pool", "level", "dir"), tuple(_SUMMARY_RATES.values()))
     for row in answer["pools"]:
         rates = (mbps(row.get(name)) for name in _SUMMARY_RATES)
         table.add_row(row["path"], row["level"], row["direction"], *rates)
@@ -84,6 +81,9 @@ def summary(answer: Mapping[str, Any]) -> Table:
 
 def totals(answer: Mapping[str, Any]) -> Iterator[str]:
     """The lines below the summary."""
+    window = answer.get("window", {})
+    span = " to ".join(moment(window.get(end)) for end in ("since", "until"))
+    yield f"window: {span}; {shown(window.get('what'))}"
     for name, value in answer.get("totals", {}).items():
         if isinstance(value, Mapping):
             entries = ", ".join(f"{key} {_figure(f'{name}.{key}', entry)}" for key, entry in value.items())

@@ -195,8 +195,8 @@ def test_replay_of_a_broken_trace_is_one_line(monkeypatch: pytest.MonkeyPatch, t
 
 DEMO = """
 import signal, sys, time
-print(*sys.argv[1:], flush=True)
 signal.signal(signal.SIGINT, lambda *_: (print("tidied", flush=True), sys.exit(3)))
+print(*sys.argv[1:], flush=True)
 if "wait" in sys.argv: time.sleep(60)
 sys.exit(5)
 """

@@ -66,6 +66,7 @@ def test_summary_keeps_directions_and_gaps():
     text = drawn(tables.summary(answer), *tables.totals(answer))
     assert cells(text, "global/west/g1/anna", "user", "up") == ["0", "–", "5.00", "4.40", "–", "3.00", "2.00"]
     assert cells(text, "global/west/g1/anna", "user", "down")[3] == "8.80"
+    assert "; the last minute" in text
     assert "carried_bps: tidegate 9.00 Mbit/s, static –" in text
     assert "meters on the switches: equal the plan" in text
 

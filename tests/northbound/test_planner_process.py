@@ -1,0 +1,95 @@
+"""``tidegate run`` for real: the planner, its store and both servers in one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """\
+capacity_mbps: 60
+regions:
+  west: {dpids: [0x11], capacity_mbps: 36}
+users:
+  anna: {macs: ["00:00:00:00:01:01"]}
+  ben: {macs: ["00:00:00:00:01:02"]}
+allocation: {tick_s: 1}
+store: {path: var/tidegate.duckdb}
+northbound: {port: 0}
+planner: {port: 0}
+"""
+pytestmark = pytest.mark.timeout(120)
+
+
+@contextmanager
+def planner(directory: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A running planner and a client of its REST API that may write."""
+    command = [sys.executable, "-m", "northbound", "run", "--config", "c.yaml", *more]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    log = (directory / "log").open("a")
+    with (
+        log,
+        subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("tidegate planner ready rest="), (directory / "log").read_text()
+            url = line.split("rest=")[1].split()[0]
+            token = (directory / "var" / "token").read_text().strip()
+            headers = {"Authorization": f"Bearer {token}"}
+            with httpx.Client(base_url=url, headers=headers, trust_env=False) as client:
+                yield process, client
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_writes_outlive_a_kill(directory: Path):
+    """What was answered with 201 is there after kill -9 and a restart; SIGTERM then ends it with 0."""
+    body = {"id": "studio", "members": ["anna", "ben"], "ceiling_mbps": {"up": 6, "down": 12}}
+    with planner(directory) as (process, client):
+        answer = client.post("/groups/create", json=body)
+        assert answer.status_code == 201, answer.text
+        assert client.put("/groups/studio/bandwidth", json={"weight": 2}).status_code == 200
+        assert client.post("/groups/create", json=body).status_code == 409
+        process.kill()
+    with planner(directory) as (process, client):
+        deadline = time.monotonic() + 20
+        while not (groups := client.get("/groups").json()["groups"]) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [group["id"] for group in groups] == ["studio"]
+        assert groups[0]["ceiling_bps"] == {"up": 6_000_000, "down": 12_000_000}
+        assert groups[0]["weight"] == 2
+        for path in ("/health", "/plan", "/switches", "/summary", "/metrics/global", "/metrics/group/studio"):
+            assert client.get(path).status_code == 200, path
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    token = (directory / "var" / "token").read_text().strip()
+    assert token not in (directory / "log").read_text()
+
+
+def test_child_makes_room_when_its_parent_is_killed(directory: Path):
+    """The next planner can take the ports and the store."""
+    with (
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"]) as parent,
+        planner(directory, "--parent-pid", str(parent.pid)) as (process, _),
+    ):
+        parent.kill()
+        assert process.wait(10) == 0
