@@ -24,8 +24,8 @@ MIN_PEERS: Final = 3
 #: Peers and cutoffs looked at per level: enough for a q98 of a pooled sample.
 MAX_PEERS: Final = 256
 MAX_CUTOFFS: Final = 16
-#: Share of the level's median demand added to a mean before dividing by it:
-#: idle stretches would make any ratio infinite.
+#: Share of the level's median demand added to both sides of a ratio: idle
+#: stretches would make it infinite otherwise.
 EASE: Final = 0.05
 
 
@@ -52,8 +52,10 @@ class Archetypes:
         at = np.where(known, level, 0)
         if len(self.curve) == 0:
             return np.full((len(level), *self.curve.shape[2:]), np.nan, np.float32)
-        unit = np.where(bucket > 0, mean + self.ease_bps[at], 1.0)
-        result = self.curve[at, bucket] * unit[:, None, None]
+        own = bucket > 0
+        unit = np.where(own, mean + self.ease_bps[at], 1.0)[:, None, None]
+        ease = np.where(own, self.ease_bps[at], 0.0)[:, None, None]
+        result = np.maximum(self.curve[at, bucket] * unit - ease, 0)
         result[~known] = np.nan
         return np.asarray(result, np.float32)
 
@@ -104,7 +106,7 @@ def _curves(
             came = demand[cutoffs + reach].astype(np.float64)
             if n_samples > 0:
                 before = demand[cutoffs[:, None] - np.arange(stretch)].astype(np.float64)
-                came = came / (before.mean(axis=1) + ease)
+                came = (came + ease) / (before.mean(axis=1) + ease)
             known = came[np.isfinite(came)]
             if known.size:
                 curve[row, column] = np.quantile(known, quantile)

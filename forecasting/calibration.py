@@ -19,19 +19,31 @@ from forecasting.history import Floats, Ints
 Doubles = npt.NDArray[np.float64]
 
 #: Offsets stay within this many spreads: past it the model, not its calibration, is wrong.
-MAX_OFFSET: Final = 4.0
+MAX_OFFSET: Final = 10.0
 #: A spread is at least this share of the median, so that a forecast too sure
 #: of itself to have any width can still be corrected.
 MIN_SPREAD: Final = 0.02
+#: A miss by less than this is not a miss.
+TIE_BPS: Final = 1.0
 #: Levels with few series learn more slowly: their misses are mostly noise.
-SHRINK_SERIES: Final = 10.0
+SHRINK_SERIES: Final = 4.0
 
 
 def spread(demand_bps: Floats) -> Floats:
-    """Width of each forecast, shape (...,), from quantiles of shape (..., K)."""
-    width = demand_bps[..., -1] - demand_bps[..., 0]
-    middle = demand_bps[..., demand_bps.shape[-1] // 2]
-    wide: Floats = np.maximum(width, np.float32(MIN_SPREAD) * middle)
+    """The unit in which each quantile is moved, shape (..., K) as given.
+
+    Its distance from the median; for those near the median the distance
+    between its neighbours, where that is more. So the long tail of a bursty series says
+    nothing about how far off its median can be.
+    """
+    n = demand_bps.shape[-1]
+    middle = demand_bps[..., n // 2]
+    least = np.float32(MIN_SPREAD) * middle
+    wide = np.empty_like(demand_bps)
+    for k in range(n):
+        gap = demand_bps[..., min(k + 1, n - 1)] - demand_bps[..., max(k - 1, 0)]
+        away = np.abs(demand_bps[..., k] - middle)
+        wide[..., k] = np.maximum(np.maximum(gap, away), least)
     return wide
 
 
@@ -50,8 +62,7 @@ class Calibration:
         """
         self._reach(level)
         if self.offset.any():
-            width = spread(demand_bps)[..., None]
-            demand_bps += width * self.offset.astype(np.float32)[level]
+            demand_bps += spread(demand_bps) * self.offset.astype(np.float32)[level]
         np.maximum(demand_bps, 0, out=demand_bps)
         # Values that offsets pushed past a neighbour take the neighbour's place.
         demand_bps.sort(axis=-1)
@@ -73,8 +84,8 @@ class Calibration:
         self._reach(level)
         came, made, of = realised_bps[known, None], forecast_bps[known], level[known]
         below = np.where(came < made, 1.0, 0.0)
-        # An idle series meets its zero quantiles exactly: no evidence either way.
-        below = np.where(came == made, self._quantile, below)
+        # An idle series meets its quantiles to the bit, or nearly: no evidence either way.
+        below = np.where(np.abs(came - made) <= TIE_BPS, self._quantile, below)
         for one in np.unique(of):
             miss = self._quantile - below[of == one]
             weight = len(miss) / (len(miss) + SHRINK_SERIES)

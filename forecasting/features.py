@@ -128,7 +128,7 @@ def feature_rows(
     columns = _Columns(x)
     for lag in LAGS:
         columns.put(np.where(missing[-1 - lag], np.float32(np.nan), scaled[-1 - lag]))
-    means = _put_windows(columns, scaled, missing)
+    _put_windows(columns, scaled, missing)
     columns.put(_trend(scaled, missing, 8))
     columns.put(_trend(scaled, missing, 32))
     columns.put(since)
@@ -143,9 +143,9 @@ def feature_rows(
         columns.put(ago)
     for cycle in _clock(end_time, horizon_steps, spec):
         columns.put(cycle)
-    # The origin is what a careful reader of the last samples would say; the
-    # model only learns how the future departs from it.
-    origin = (np.where(np.isnan(means), mean_bps / scale, (means + latest / scale) / 2)) * scale
+    # The model only learns how the future departs from the last value, so
+    # steady traffic is right from the first tree on.
+    origin = np.where(n_present > 0, latest, np.float32(0))
     return FeatureRows(
         x=x.reshape(len(NAMES), -1).T,
         scale_bps=scale,
@@ -179,8 +179,8 @@ def _fit_window(demand: Floats, censored: Bools, n_steps: int) -> tuple[Floats, 
     return np.concatenate([gap, demand]), np.concatenate([np.zeros(shape, np.bool_), censored])
 
 
-def _put_windows(columns: _Columns, scaled: Floats, missing: Bools) -> Floats:
-    """Mean, max and spread over nested windows; gives the shortest mean back.
+def _put_windows(columns: _Columns, scaled: Floats, missing: Bools) -> None:
+    """Mean, max and spread over nested windows.
 
     Each window adds only the rows that the one before did not have.
     """
@@ -188,7 +188,6 @@ def _put_windows(columns: _Columns, scaled: Floats, missing: Bools) -> Floats:
     total, square = np.zeros(n, np.float32), np.zeros(n, np.float32)
     largest, count = np.zeros(n, np.float32), np.zeros(n, np.float32)
     stop = n_steps
-    first = None
     for window in WINDOWS:
         start = max(n_steps - window, 0)
         block = scaled[start:stop]
@@ -204,9 +203,6 @@ def _put_windows(columns: _Columns, scaled: Floats, missing: Bools) -> Floats:
         columns.put(mean)
         columns.put(np.where(empty, np.float32(np.nan), largest))
         columns.put(np.sqrt(np.maximum(square / some - mean * mean, 0)))
-        first = mean if first is None else first
-    assert first is not None
-    return np.asarray(first, np.float32)
 
 
 def _trend(scaled: Floats, missing: Bools, window: int) -> Floats:

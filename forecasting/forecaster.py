@@ -253,6 +253,7 @@ class Forecaster:
         value = auto_bandwidth(
             demand[-self._auto_bandwidth_steps :, needy], self.settings.step_s, window_s=AUTO_BANDWIDTH_S
         )
+        value = np.minimum(value, np.float32(self.settings.max_rate_bps))
         known = ~np.isnan(value)
         result[needy[known]] = value[known, None, None]
         rung[needy[known]] = Rung.AUTO_BANDWIDTH

@@ -132,6 +132,8 @@ class HistGradientQuantiles:
 
         self._n_features = x.shape[1]
         self._trees = []
+        # scikit-learn cannot bin a column without any value; a constant says as little.
+        x = np.where(np.isnan(x).all(axis=0), np.float32(0), x)
         with threadpool_limits(limits=self._settings.threads, user_api="openmp"):
             for index, quantile in enumerate(self._settings.quantiles):
                 regressor = HistGradientBoostingRegressor(

@@ -42,7 +42,7 @@ class ForecastSettings:
     #: Rows of history a training looks at, counted from the latest.
     train_steps: int = 1440
     #: Bound on training rows (series x cutoff x horizon): bounds time and memory.
-    train_rows: int = 200_000
+    train_rows: int = 100_000
     #: Share of the latest rows that training leaves for the challenge, in (0, 0.5].
     holdout_share: float = 0.2
     #: Trees per model.
@@ -54,7 +54,7 @@ class ForecastSettings:
     #: Threads for fitting and predicting. The loop shares its machine.
     threads: int = 1
     #: Step of the online calibration, in units of local spread, [0, 1]; 0 turns it off.
-    calibration_rate: float = 0.05
+    calibration_rate: float = 0.1
     #: Series per level that calibration follows; a sample suffices.
     calibration_series: int = 512
     #: No single measurement is believed beyond this rate.
