@@ -223,7 +223,7 @@ class Allocation(Block):
     )
     mode: Literal["live", "shadow"] = Field(default="live", description="shadow: plans are made, meters stay")
     dead_band: Fraction = Field(default=0.05, description="a rise smaller than this share waits")
-    burst_s: Positive = Field(default=0.1, description="a meter's burst, in seconds of its rate")
+    burst_s: Positive = Field(default=0.25, description="a meter's burst, in seconds of its rate")
     min_burst_kbit: Positive = Field(default=150.0, description="a burst is never smaller")
     min_rate_mbps: Positive = Field(default=0.064, description="no meter is set below this rate")
     buffer: Buffer = Field(default=Buffer(), description="the reserve")

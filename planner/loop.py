@@ -22,6 +22,7 @@ import numpy.typing as npt
 from allocation.allocate import Allocation, allocate
 from allocation.buffer import reserve_from_tail
 from allocation.dead_band import hold_tree
+from allocation.tree import PoolTree
 from forecasting.forecast import Forecast
 from forecasting.forecaster import Forecaster
 from forecasting.models import ModelFailed
@@ -112,6 +113,7 @@ class Planner:
         self._last_tick = float("nan")
         self._ticks = 0
         self._names: tuple[str, ...] = ()
+        _compile()
         #: Held while the loop or a write changes groups, policies or the structure.
         self.lock = threading.RLock()
 
@@ -398,6 +400,12 @@ class Planner:
         self.policies.overrides = dict(memory.overrides)
         self.grouping.restore(memory.groups)
         self.fleet.restore_addresses(memory.addresses)
+
+
+def _compile() -> None:
+    """Have compiled code ready before the first tick, which should not wait for a compiler."""
+    tree = PoolTree(("a", "a/b"), np.array([-1, 0]), np.zeros(2), np.full(2, 1e6), np.ones(2))
+    hold_tree(tree, np.zeros(2), allocate(tree, np.zeros((1, 1))).grant_bps, 0.1)
 
 
 def _realigned(grant_bps: F64, old: Structure | None, new: Structure) -> F64:

@@ -7,13 +7,14 @@ numbers of an earlier one are deleted and learnt again, and no packet waits for 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from planner.config import Config
 from ryu_apps.pipeline import ApplicationPort
+from telemetry.samples import EdgeSamples
 
 U32 = npt.NDArray[np.uint32]
 
@@ -58,12 +59,14 @@ class PairNumbers:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @property
-    def endpoints(self) -> tuple[str, ...]:
-        """MAC addresses; ``columns`` index them."""
-        return tuple(self._endpoints)
+    def named(self, edges: EdgeSamples) -> tuple[tuple[str, ...], EdgeSamples]:
+        """The MAC addresses that these edges speak of, and the edges indexing them."""
+        used, place = np.unique(np.concatenate([edges.src, edges.dst]), return_inverse=True)
+        macs = list(self._endpoints)
+        src, dst = np.split(place.astype(np.uint32), 2)
+        return tuple(macs[i] for i in used.tolist()), replace(edges, src=src, dst=dst)
 
     def columns(self, numbers: U32) -> tuple[U32, U32, U32]:
-        """Source and destination (indices of ``endpoints``) and class of these pairs, each shape (n,)."""
+        """Source and destination (indices of ``endpoints``) and class of these pairs, each shape (n,); ends are endpoint numbers."""
         src, dst, app = (np.array(column, np.uint32) for column in (self._src, self._dst, self._app))
         return src[numbers], dst[numbers], app[numbers]

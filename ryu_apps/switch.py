@@ -303,6 +303,7 @@ class Switch:
         pair_rows = np.flatnonzero((cookies.kind == Kind.ACCOUNTING) & (cookies.series <= len(self.pairs)))
         pair_now = flow_counters(stats, pair_rows, cookies.series[pair_rows], now)
         edges = edge_samples(memory.pairs, pair_now, self.pairs.columns(pair_now.ids.astype(np.uint32)))
+        endpoints, edges = self.pairs.named(edges)
         port_now = port_counters(decode_port_stats(ports or []), now)
         host_rows = np.flatnonzero(cookies.kind == Kind.UPLOAD_USER)
         host_now = flow_counters(stats, host_rows, cookies.series[host_rows], now)
@@ -315,7 +316,7 @@ class Switch:
             meters=meter_rates,
             edges=edges,
             ports=port_samples(memory.ports, port_now),
-            endpoints=self.pairs.endpoints,
+            endpoints=endpoints,
             lost_polls=self._lost,
         )
         self.n_pairs = len(pair_rows)
