@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,14 @@ def test_child_of_a_dead_parent_ends_at_once():
         )
 
     asyncio.run(go())
+
+
+def test_answers_are_sent_at_once():
+    """Without TCP_NODELAY an answer waits 40 ms for the client's delayed acknowledgement."""
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_taken_port_is_told_in_one_line():
