@@ -2,4 +2,6 @@
 
 from northbound.cli import main
 
-main()
+# Worker processes import the main module again; they must not run the command.
+if __name__ == "__main__":
+    main()

@@ -43,6 +43,11 @@ def test_pasted_request_works(ask: Ask, line: str):
     headers = dict(header.split(": ", 1) for header in options(words, "-H"))
     if "/groups/studio" in url or "/group/studio" in url:
         url = url.replace("studio", "g1")
-    body = (options(words, "-d") or [None])[0]
-    response = ask(method, url.removeprefix("http://127.0.0.1:8080"), content=body, headers=headers)
+    bodies = options(words, "-d")
+    response = ask(
+        method,
+        url.removeprefix("http://127.0.0.1:8080"),
+        content=bodies[0] if bodies else None,
+        headers=headers,
+    )
     assert response.is_success, response.text
