@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,22 +44,32 @@ class Controller:
                 f"ryu-manager must keep running, got exit status {status}\n{self.log_tail()}"
             )
 
+    def wait_until_answering(self, deadline_s: float = 60.0) -> None:
+        """Return when its planner's REST API answers. Raises ControllerFailed."""
+        self._wait_for_status(("starting", "ok", "degraded"), deadline_s)
+
     def wait_until_healthy(self, deadline_s: float = 60.0) -> None:
-        """Return when ``GET /health`` says ``ok``. Raises ControllerFailed."""
+        """Return when ``GET /health`` says ``ok``: plans are made, for switches that are there.
+
+        Raises ControllerFailed.
+        """
+        self._wait_for_status(("ok",), deadline_s)
+
+    def _wait_for_status(self, wanted: Collection[str], deadline_s: float) -> None:
         end = time.monotonic() + deadline_s
         said = "no answer"
         while time.monotonic() < end:
             self.check_alive()
             try:
                 answer = self.client.health()
-                if answer.get("status") == "ok":
+                if answer.get("status") in wanted:
                     return
                 said = str(answer)
             except ApiError as error:
                 said = str(error)
             time.sleep(0.2)
         raise ControllerFailed(
-            f"GET /health must say ok within {deadline_s:g} s, got {said}\n{self.log_tail()}"
+            f"GET /health must say {' or '.join(wanted)} within {deadline_s:g} s, got {said}\n{self.log_tail()}"
         )
 
 

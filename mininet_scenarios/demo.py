@@ -163,7 +163,7 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
         controller = stack.enter_context(
             running_controller(run, options.config, api_port, options.openflow_port)
         )
-        controller.wait_until_healthy()
+        controller.wait_until_answering()
         show.say(f"REST API: {controller.client.url}  (OpenAPI at /docs, write token under {run.directory})")
         net = stack.enter_context(build(demo_network(), options.openflow_port, run))
         show.say(
@@ -171,6 +171,7 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
             f"try: ovs-ofctl -O OpenFlow13 dump-meters {net.bridge('edge1')}"
         )
         _wait_until_connected(net, controller)
+        controller.wait_until_healthy()
         outcome = _drive(net, run, controller, options.duration, show)
         return _conclude(outcome, options.config, show)
 

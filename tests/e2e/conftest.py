@@ -59,17 +59,18 @@ class Scenario:
         path.write_text(yaml.safe_dump(_merged(_merged(raw, changes or {}), ports)))
         return path
 
-    def start_controller(self, config: Path | None = None, healthy: bool = True) -> Controller:
-        """``ryu-manager`` with a configuration, by default the demo's, healthy on return.
+    def start_controller(self, config: Path | None = None, answering: bool = True) -> Controller:
+        """``ryu-manager`` with a configuration, by default the demo's, answering on return.
 
+        It is healthy (``wait_until_healthy``) only once it has switches to plan for.
         Start it again after it was killed: it finds the files of the one before.
         """
         controller = self._stack.enter_context(
             running_controller(self.run, config or self.config(), self.api_port, self.openflow_port)
         )
         self.controllers.append(controller)
-        if healthy:
-            controller.wait_until_healthy()
+        if answering:
+            controller.wait_until_answering()
         return controller
 
 
