@@ -38,6 +38,7 @@ from planner.metering import meter_tables, switch_shares
 from planner.observation import NewestSamples, Observed
 from planner.plan import Plan
 from planner.policy import Policies
+from planner.record import GroupRecord
 from planner.report import AppliedReport, NetworkReport
 from planner.snapshot import Health, Level, Pools, Snapshot, UnknownGroup
 from planner.structure import Structure, build
@@ -56,8 +57,6 @@ _SAMPLE_POLLS: Final = 2.5
 #: TCP fills what it is given and no more: what a censored pool is taken to want beyond it.
 _PROBE: Final = 1.25
 _QUEUE: Final = 10_000
-#: Steps of a group's history that operators are shown.
-_SHOWN_STEPS: Final = 240
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,7 @@ class Planner:
         self.forecaster = Forecaster(forecast_settings(config))
         self.history = DemandHistory(config.forecasting, len(config.users) + 1000, load)
         self.tally = Tally(config)
+        self.record = GroupRecord()
         self.structure: Structure | None = None
         #: What went wrong, by part; parts that work are absent.
         self.problems: dict[str, str] = {}
@@ -328,6 +328,7 @@ class Planner:
             meters=meter_tables(s, decision.share_bps, self.config.allocation),
         )
         if self._observed is not None:
+            self.record.add(now, s, self._observed.offered_bps, self._grant)
             self.tally.add(now, s, self._observed, decision, self.history, self._columns)
 
     # Out.
@@ -357,26 +358,11 @@ class Planner:
             plan=self._plan,
         )
 
-    def group_history(self, group_id: str, since: float, now: float) -> dict[str, Any]:
+    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
         """A group's recent past; see ``Operations.group_history``."""
-        with self.lock:
-            s = self.structure
-            rows = s.group_rows.get(group_id, ()) if s is not None else ()
-            if group_id not in {group.id for group in self.snapshot.groups} and not rows:
-                raise UnknownGroup(group_id)
-            window = self.history.ring.window(now, min(_SHOWN_STEPS, self.history.ring.capacity_steps))
-            shown = window.times > since
-            n = len(s.path) if s is not None else 0
-            offered = [
-                window.demand_bps[shown][:, self._columns[[d * n + row for row in rows]]].sum(axis=1)
-                for d in range(2)
-            ]
-            granted = [self._grant[d, list(rows)].sum() if rows else float("nan") for d in range(2)]
-            times = window.times[shown]
-        grant = np.full((2, len(times)), np.nan)
-        if len(times):
-            grant[:, -1] = granted
-        return {"time": times, "offered_bps": np.array(offered), "grant_bps": grant}
+        if group_id not in {group.id for group in self.snapshot.groups}:
+            raise UnknownGroup(group_id)
+        return self.record.history(group_id, since)
 
     # Restarts.
 

@@ -188,7 +188,7 @@ class PlannerProcess:
 
     def group_history(self, group_id: str, since: float) -> dict[str, Any]:
         """See ``Operations``."""
-        return self.planner.group_history(group_id, since, time.time())
+        return self.planner.group_history(group_id, since)
 
     def summary(self) -> dict[str, Any]:
         """See ``Operations``."""
