@@ -29,6 +29,7 @@ class Fleet:
     #: Addresses last seen at each MAC: a speaker that restarts knows its hosts' MACs, not their addresses.
     _addresses: dict[str, frozenset[str]] = field(default_factory=dict)
     _views: dict[int, SwitchView] = field(default_factory=dict)
+    _facts: dict[int, SwitchFacts] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config) -> Fleet:
@@ -47,8 +48,8 @@ class Fleet:
 
     @property
     def max_meters(self) -> dict[int, int]:
-        """How many meters each switch can hold."""
-        return {dpid: facts.max_meters for dpid, facts in self.switches.items()}
+        """How many meters each switch can hold, of all that were ever connected: one that is away keeps its own."""
+        return {dpid: facts.max_meters for dpid, facts in self._facts.items()}
 
     @property
     def attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
@@ -100,6 +101,7 @@ class Fleet:
 
     def _note_switches(self, before: Mapping[int, SwitchFacts], now: float) -> None:
         connected = self.switches
+        self._facts |= connected
         for dpid in connected:
             view = self._views.get(dpid) or SwitchView(dpid, True, None, now, 0, None, 0, 0)
             region = self.regions.of_switch(dpid)

@@ -274,8 +274,12 @@ def _meters(
             if device.dpid in devices:
                 devices[device.dpid].append((row, user, device))
     collected = _EntryColumns()
-    layouts = {}
+    # Switches of no region only forward; they are told so.
+    layouts = {dpid: SwitchLayout() for dpid in max_meters if dpid not in switch_row}
     for dpid in dpids:
+        # A switch never heard of has no plan, and keeps the meter ids that an earlier planner gave it.
+        if dpid not in max_meters:
+            continue
         layouts[dpid] = _switch(
             rows,
             dpid,
@@ -283,7 +287,7 @@ def _meters(
             regions.by_dpid[dpid],
             devices[dpid],
             meter_ids,
-            max_meters.get(dpid, 0),
+            max_meters[dpid],
             collected,
             problems,
         )

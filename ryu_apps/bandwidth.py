@@ -225,7 +225,8 @@ class Bandwidth(RyuApp):
         self.inherited.discard(dpid)
         room = switch.n_pairs < self.config.openflow.max_accounting_entries
         view = self.fabric.view(dpid, switch.pipeline, self.plan, report_pairs=room)
-        if self.plan is None:
+        # A planner that has just started may not know of this switch: that is no wish to clear it.
+        if self.plan is None or dpid not in self.plan.layouts:
             return Wanted(switch_flows(view), {}, None)
         rates = self.plan.meters.get(dpid, MeterTable()).rates()
         return Wanted(switch_flows(view), rates, self.plan.version)
