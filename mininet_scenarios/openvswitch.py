@@ -177,7 +177,8 @@ def _start() -> None:
 
 def _stop_if_last() -> None:
     """Stop what scenarios started, unless somebody uses it now."""
-    if _started().exists() and not _holders() and not bridges_present():
+    in_use = bool(_holders())
+    if _started().exists() and not in_use and not bridges_present():
         started = json.loads(_started().read_text())
         kept = [f"--no-{daemon}" for daemon in DAEMONS if daemon not in started["daemons"]]
         _command([str(CONTROL), *kept, "stop"])
