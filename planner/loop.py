@@ -265,9 +265,11 @@ class Planner:
         if self.structure is None or not self._training.due(now):
             return
         everything = self.history.recent(self.structure, self._columns, now, self.history.ring.capacity_steps)
-        seen = np.count_nonzero(~np.isnan(everything.demand_bps).all(axis=1))
-        if seen < 2 * self.forecaster.settings.min_history_steps:
+        seen = np.flatnonzero(~np.isnan(everything.demand_bps).all(axis=1))
+        if len(seen) < 2 * self.forecaster.settings.min_history_steps:
             return
+        # The steps before anything was measured would shift where training ends and the contest begins.
+        everything = everything.tail(everything.n_steps - int(seen[0]))
         sample = sample_series(everything, self.forecaster.settings)
         self._training.start(
             self._executor, now, retrain, sample, self.forecaster.settings, self.forecaster.trained

@@ -20,6 +20,8 @@ Bool = npt.NDArray[np.bool_]
 
 #: A pool is estimated from its members as long as at least this share of them is known.
 KNOWN_SHARE: Final = 0.9
+#: A source that loses more than this to a meter is not slowed by losing.
+BACKS_OFF_SHARE: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,11 @@ class NewestSamples:
         rows, usable = rows[newer], np.flatnonzero(usable)[newer]
         self._offered[rows] = batch.meters.offered_bps[usable]
         self._dropped[rows] = np.nan_to_num(batch.meters.dropped_bps[usable])
-        self._censored[rows] = (batch.meters.flags[usable] & CENSORED) != 0
+        flagged = (batch.meters.flags[usable] & CENSORED) != 0
+        # A meter counts before it drops. Who loses this much and sends on does not back off
+        # (TCP settles at a few per cent): what came in is what was wanted, and not an understatement.
+        backs_off = self._dropped[rows] <= BACKS_OFF_SHARE * self._offered[rows]
+        self._censored[rows] = flagged & backs_off
         self._time[rows] = batch.time
 
     def observe(self, now: float) -> Observed:
