@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -18,6 +19,14 @@ from mininet_scenarios.controller import ROOT, Controller, running_controller
 from mininet_scenarios.leftovers import Run
 from mininet_scenarios.network import Net, NetworkSpec, build
 from mininet_scenarios.openvswitch import running_ovs
+
+#: The demo's configuration at a pace for tests.
+QUICK: Mapping[str, Any] = {
+    "polling": {"interval_s": 1.0},
+    "openflow": {"settle_s": 1.5, "lldp_interval_s": 0.4, "link_timeout_s": 1.5},
+    "grouping": {"half_life_s": 10, "every_s": 3, "hold_s": 3},
+    "allocation": {"tick_s": 2, "compare": False},
+}
 
 
 def free_port() -> int:
@@ -45,6 +54,7 @@ class Scenario:
         self.run = run
         self.openflow_port, self.api_port, self.planner_port = free_port(), free_port(), free_port()
         self.controllers: list[Controller] = []
+        self.token_file = run.directory / "var" / "demo" / "token"
         self._stack = stack
 
     def build(self, spec: NetworkSpec, controlled: bool = True) -> Net:
@@ -54,9 +64,12 @@ class Scenario:
     def config(self, changes: Mapping[str, Any] | None = None) -> Path:
         """``config/demo.yaml`` with blocks changed (merged, key by key) and this scenario's ports."""
         raw = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
-        ports = {"northbound": {"port": self.api_port}, "planner": {"port": self.planner_port}}
+        ports = {
+            "northbound": {"port": self.api_port, "token_file": str(self.token_file)},
+            "planner": {"port": self.planner_port},
+        }
         path = self.run.directory / "config.yaml"
-        path.write_text(yaml.safe_dump(_merged(_merged(raw, changes or {}), ports)))
+        path.write_text(yaml.safe_dump(merged(merged(raw, changes or {}), ports)))
         return path
 
     def start_controller(self, config: Path | None = None, answering: bool = True) -> Controller:
@@ -73,13 +86,28 @@ class Scenario:
             controller.wait_until_answering()
         return controller
 
+    def write(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A write by REST with the operator's token; anything but success fails the test."""
+        reply = httpx.request(
+            method,
+            f"http://127.0.0.1:{self.api_port}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self.token_file.read_text().strip()}"},
+            timeout=10,
+            trust_env=False,
+        )
+        assert reply.is_success, f"{method} {path} must succeed, got {reply.status_code} {reply.text}"
+        answer: dict[str, Any] = reply.json()
+        return answer
 
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with blocks changed, key by key."""
+    result = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 @contextmanager
