@@ -136,6 +136,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mininet_scenarios.demo", description=__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "config" / "demo.yaml")
     parser.add_argument("--duration", type=float, default=200.0, help="seconds of traffic (default: 200)")
+    parser.add_argument("--run-id", default=RUN_ID, help=f"leads the bridges' names (default: {RUN_ID})")
     parser.add_argument("--openflow-port", type=int, default=OPENFLOW_PORT, help="default: 6653")
     parser.add_argument("--plain", action="store_true", help="lines and no live table, also on a terminal")
     options = parser.parse_args(arguments)
@@ -154,7 +155,7 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
         stack.enter_context(running_ovs())
         for run_id in leftovers.sweep():
             show.say(f"cleared away what the killed run {run_id} had left")
-        run = stack.enter_context(leftovers.run(RUN_ID))
+        run = stack.enter_context(leftovers.run(options.run_id))
         show.say(f"controller: ryu-manager ryu_apps/bandwidth.py (files in {run.directory})")
         api_port, planner_port = _ports(options.config)
         check_free(

@@ -11,17 +11,23 @@ from mininet_scenarios.controller import ROOT
 from tests.mininet_scenarios.test_network import NOTHING, traces
 
 pytestmark = pytest.mark.e2e
-RUN_ID = "tgdemo"
 
 
 @pytest.fixture
-def demo(scenario):
+def run_id(scenario):
+    """An id of the test's own, so that it does not meet somebody's demo."""
+    return "d" + scenario.run.id[1:]
+
+
+@pytest.fixture
+def demo(scenario, run_id):
     """Starts the demo; what it prints can be read line by line."""
     started = []
 
     def start(duration_s=40):
         command = [sys.executable, "-m", "mininet_scenarios.demo", "--plain", "--duration", str(duration_s)]
         options = ["--config", str(scenario.config()), "--openflow-port", str(scenario.openflow_port)]
+        options += ["--run-id", run_id]
         process = subprocess.Popen(
             command + options, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -44,7 +50,7 @@ def read_until(process, word):
 
 
 @pytest.mark.timeout(240)
-def test_it_ends_well_and_leaves_nothing(demo):
+def test_it_ends_well_and_leaves_nothing(demo, run_id):
     """The meters equal the plan, the traffic flows, the summary is printed; then all is gone."""
     process = demo()
     output = process.communicate(timeout=200)[0]
@@ -52,34 +58,34 @@ def test_it_ends_well_and_leaves_nothing(demo):
     assert "meters read back equal the plan: yes" in output
     assert "traffic flowed: yes" in output
     assert "global/west" in output
-    assert traces(RUN_ID) == NOTHING
+    assert traces(run_id) == NOTHING
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("word", ["controller: ", "REST API: ", "network: ", "recurring pattern"])
-def test_ctrl_c_leaves_nothing(demo, word):
+def test_ctrl_c_leaves_nothing(demo, run_id, word):
     """At any stage, and also when pressed again while it clears up."""
     process = demo()
     read_until(process, word)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 128 + signal.SIGINT
-    assert traces(RUN_ID) == NOTHING
+    assert traces(run_id) == NOTHING
 
 
 @pytest.mark.timeout(240)
-def test_it_runs_again_after_it_was_killed(demo):
+def test_it_runs_again_after_it_was_killed(demo, run_id):
     """The next demo clears up after one that had no chance to."""
     process = demo()
     read_until(process, "recurring pattern")
     process.kill()
     process.wait()
     again = demo()
-    read_until(again, "what the killed run tgdemo had left")
+    read_until(again, f"what the killed run {run_id} had left")
     read_until(again, "recurring pattern")
     again.send_signal(signal.SIGTERM)
     assert again.wait(60) == 128 + signal.SIGTERM
-    assert traces(RUN_ID) == NOTHING
+    assert traces(run_id) == NOTHING
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
