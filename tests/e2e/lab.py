@@ -34,7 +34,8 @@ class Lab:
 
     def pool(self, path: str) -> dict[str, Any]:
         """One pool of ``GET /metrics/global``."""
-        return {row["path"]: row for row in self.controller.client.pools()["pools"]}[path]
+        rows: list[dict[str, Any]] = self.controller.client.pools()["pools"]
+        return {row["path"]: row for row in rows}[path]
 
     def user(self, name: str) -> dict[str, Any]:
         """A user's pool, wherever in the tree it is."""
