@@ -292,7 +292,9 @@ class Planner:
             allocation = allocate(tree, claims, reserve)
             allocations.append(allocation)
             grant[d] = hold_tree(tree, self._grant[d], allocation.grant_bps, self.config.allocation.dead_band)
-            share += switch_shares(s, grant[d], observed.entry_offered_bps, d)
+            share += switch_shares(
+                s, grant[d], observed.entry_offered_bps, d, self.config.allocation.min_rate_mbps * 1e6
+            )
         self._decision = Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share)
 
     def _claims(self, s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64:

@@ -24,26 +24,43 @@ I64 = npt.NDArray[np.int64]
 _BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
 
 
-def switch_shares(structure: Structure, grant_bps: I64, user_demand_bps: F64, direction: int) -> I64:
+def switch_shares(
+    structure: Structure, grant_bps: I64, user_demand_bps: F64, direction: int, floor_bps: float = 0.0
+) -> I64:
     """Each meter's part of its pool's grant in one direction, shape (n_entries,); 0 for the other direction.
 
     ``grant_bps`` has shape (n_pools,), ``user_demand_bps`` shape (n_entries,). A user on
     several switches is split by demand; groups and regions by what their
     users were given there, so that a user's share always fits the meters behind it.
+    A switch on which a region has no user yet gets ``floor_bps``, off the top: the first
+    packets of somebody new pass there.
     """
     e = structure.entries
     share = np.zeros(len(e.pool), np.int64)
-    weight = np.zeros(len(e.pool))
+    given = np.zeros(len(e.pool))
     mine = e.direction == direction
     for level in (Level.USER, Level.GROUP, Level.REGION):
         rows = np.flatnonzero(mine & (structure.level[e.pool] == level))
+        pool = e.pool[rows].astype(np.int32)
         if level is Level.USER:
-            share[rows] = split(grant_bps, e.pool[rows].astype(np.int32), user_demand_bps[rows])
+            share[rows] = split(grant_bps, pool, user_demand_bps[rows])
         else:
-            share[rows] = split(grant_bps, e.pool[rows].astype(np.int32), weight[rows], equal_part=0.0)
+            share[rows] = _around_idle(grant_bps, pool, given[rows], floor_bps)
         above = e.parent[rows]
         has = above >= 0
-        np.add.at(weight, above[has], share[rows][has].astype(np.float64))
+        np.add.at(given, above[has], share[rows][has].astype(np.float64))
+    return share
+
+
+def _around_idle(grant_bps: I64, pool: npt.NDArray[np.int32], given_bps: F64, floor_bps: float) -> I64:
+    """``split`` by what users were given, with a floor for entries where none was."""
+    idle = given_bps == 0
+    n_idle = np.bincount(pool[idle], minlength=len(grant_bps))
+    n_all = np.maximum(np.bincount(pool, minlength=len(grant_bps)), 1)
+    floor = np.where(n_idle < n_all, np.minimum(floor_bps, grant_bps / (2 * n_all)), 0).astype(np.int64)
+    rest = split(grant_bps - floor * n_idle, pool, given_bps, equal_part=0.0)
+    # What users leave over is spread over all switches, idle ones too.
+    share: I64 = rest + np.where(idle, floor[pool], 0)
     return share
 
 

@@ -20,6 +20,8 @@ Bool = npt.NDArray[np.bool_]
 
 #: A pool is estimated from its members as long as at least this share of them is known.
 KNOWN_SHARE: Final = 0.9
+#: A pool is censored when more than this share of what its members offer is.
+CENSORED_SHARE: Final = 0.5
 #: A source that loses more than this to a meter is not slowed by losing.
 BACKS_OFF_SHARE: Final = 0.2
 
@@ -137,6 +139,9 @@ def _sum_up(s: Structure, offered: F64, passed: F64, censored: Bool) -> None:
             # The few that are unknown are taken to be like the others.
             estimate = total[above] * count[above] / seen[above]
         offered[above] = np.where(enough & (seen[above] > 0), estimate, np.nan)
-        censored[above] |= np.bincount(parent, censored[rows], n)[above] > 0
+        understated = np.bincount(parent[known], (offered[rows] * censored[rows])[known], n)
+        # Estimates of what censored demand may be are factors: they fit a pool only where
+        # most of what it offers is held back.
+        censored[above] = understated[above] > CENSORED_SHARE * total[above]
         if level == Level.REGION:
             passed[0] = passed[rows].sum() if len(rows) else np.nan

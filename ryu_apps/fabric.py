@@ -106,9 +106,8 @@ class Fabric:
         Only edge ports count, unless the place is ``proven`` by the switch's own entries.
         """
         usable = [s for s in sightings if proven or self.discovery.is_edge(s.dpid, s.port_no)]
-        before = self.table.by_mac
         self.table, changes = observe_all(self.table, usable, now, rules=self.rules)
-        if self.table.by_mac is not before:
+        if changes:
             self._rebuild()
         return changes
 
@@ -158,11 +157,18 @@ class Fabric:
         if dpid not in self._towards:
             towards = {}
             for mac, host in self._network.hosts.items():
+                # A host whose port is gone is looked for everywhere, as one never seen.
+                if not self._has_port(host):
+                    continue
                 port = host.port_no if host.dpid == dpid else self._hops.get((dpid, host.dpid))
                 if port is not None:
                     towards[mac] = port
             self._towards[dpid] = towards
         return self._towards[dpid]
+
+    def _has_port(self, host: Host) -> bool:
+        port = self.ports.get((host.dpid, host.port_no))
+        return port is not None and port.up
 
     def view(self, dpid: int, pipeline: Pipeline, plan: Plan | None, report_pairs: bool) -> SwitchView:
         """All that decides the entries of one switch."""
