@@ -155,7 +155,11 @@ class Planner:
                 steps[name] = (clock() - started) * 1e3
             self._last_tick = now
             self._ticks += 1
-            self._swap_snapshot(now, (clock() - begun) * 1e3, steps)
+            taken_s = clock() - begun
+            if taken_s > self.config.allocation.tick_s:
+                shown = ", ".join(f"{name} {ms / 1e3:.1f} s" for name, ms in steps.items())
+                LOG.warning("tick took %.1f s: %s", taken_s, shown)
+            self._swap_snapshot(now, taken_s * 1e3, steps)
         return self._plan
 
     def _attempt(self, name: str, step: Callable[[float], None], now: float) -> bool:

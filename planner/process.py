@@ -98,7 +98,9 @@ class PlannerProcess:
                     self._writer.maintain(time.time(), store.raw_hours, store.rollup_days)
             except Exception:
                 LOG.exception("planner round failed, going on")
-            next_tick = max(next_tick + tick_s, time.monotonic())
+            # A tick that was woken early does not put the next one off.
+            if time.monotonic() >= next_tick:
+                next_tick = max(next_tick + tick_s, time.monotonic())
             self._stop.wait(_LEAST_PAUSE_S)
             self._wake.wait(max(0.0, next_tick - time.monotonic()))
             self._wake.clear()
