@@ -23,6 +23,8 @@ UNGROUPED = "ungrouped"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$"
 #: A rate above this is bit/s or kbit/s written where Mbit/s belong.
 MAX_MBPS = 1e7
+#: Beyond these weights a share is nothing or all, and a slip of the keyboard.
+MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6
 
 
 class ConfigError(Exception):
@@ -141,7 +143,9 @@ class Pool(Block):
         default=None,
         description="never more than this, also when capacity is idle; absent: what the parent has",
     )
-    weight: Positive = Field(default=1.0, description="share of what is scarce; only ratios matter")
+    weight: Positive = Field(
+        default=1.0, ge=MIN_WEIGHT, le=MAX_WEIGHT, description="share of what is scarce; only ratios matter"
+    )
 
 
 class Region(Pool):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from planner.config import UNGROUPED, Config, Pool
+from planner.config import MAX_WEIGHT, MIN_WEIGHT, UNGROUPED, Config, Pool
 from planner.snapshot import Refused
 
 Pair = tuple[float, float]
@@ -83,8 +83,8 @@ class Policies:
 
     def _faults(self, group_id: str, members: frozenset[str], policy: PoolPolicy) -> Iterator[str]:
         path = f"groups.{group_id}"
-        if not policy.weight > 0:
-            yield f"{path}.weight must be > 0, got {policy.weight:g}"
+        if not MIN_WEIGHT <= policy.weight <= MAX_WEIGHT:
+            yield f"{path}.weight must be {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, got {policy.weight:g}"
         for d, direction in enumerate(("up", "down")):
             guarantee, ceiling = policy.guarantee_bps[d], policy.ceiling_bps[d]
             if guarantee > ceiling:

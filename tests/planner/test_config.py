@@ -46,7 +46,7 @@ BAD: list[tuple[str, str, str, str]] = [
     ("truth for a rate", "capacity_mbps: 60", "capacity_mbps: true", "capacity_mbps must be a number, got True"),
     ("no number", "capacity_mbps: 60", "capacity_mbps: .nan", "capacity_mbps must be <= 10000000, got nan"),
     ("endless", "ceiling_mbps: 20", "ceiling_mbps: .inf", "users.anna.ceiling_mbps must be <= 10000000, got inf"),
-    ("weight of zero", "ceiling_mbps: 20", "weight: 0", "users.anna.weight must be > 0, got 0"),
+    ("weight of zero", "ceiling_mbps: 20", "weight: 0", "users.anna.weight must be >= 1e-06, got 0"),
     ("guarantee above ceiling", "ceiling_mbps: 20", "ceiling_mbps: 0.5", "users.anna.guarantee_mbps.up must be <= its ceiling 0.5, got 1"),
     ("guarantees above capacity", "guarantee_mbps: 1", "guarantee_mbps: 61, weight: 2", "users.anna.guarantee_mbps.up must be <= its ceiling 20, got 61"),
     ("capacity below guarantees", "capacity_mbps: 60\n", "capacity_mbps: 0.5\n", "capacity_mbps.up must be >= all guarantees, which sum to 1, got 0.5"),
