@@ -188,10 +188,14 @@ class Bandwidth(RyuApp):
                 self._wake_all()
             return
         punted = read_punted(message.data)
-        if punted is None or not self.fabric.discovery.is_edge(dpid, port_no):
+        discovery = self.fabric.discovery
+        edge = discovery.is_edge(dpid, port_no)
+        if punted is None or not (edge or discovery.is_pending(dpid, port_no)):
             return
         key = (punted.src, punted.address, dpid, port_no)
         self._sightings.setdefault(key, Sighting(*key))
+        if not edge:
+            return
         accounting = Stage.ACCOUNTING in switch.pipeline
         if accounting and message.table_id == switch.pipeline.table(Stage.ACCOUNTING):
             app = message.match.get("metadata", 0) >> 32 & 0xFFFF
@@ -282,9 +286,7 @@ class Bandwidth(RyuApp):
         while True:
             hub.sleep(_HOUSEKEEPING_S)
             now, before = time.time(), self.fabric.version
-            sightings, self._sightings = list(self._sightings.values()), {}
-            if sightings:
-                self._log_changes(self.fabric.seen(sightings, now))
+            self._take_sightings(now)
             if time.monotonic() >= next_expiry:
                 next_expiry = time.monotonic() + _EXPIRY_S
                 self._log_changes(self.fabric.expire(now))
@@ -294,6 +296,16 @@ class Bandwidth(RyuApp):
                 self._wake_all()
             if self.fabric.version != self._told_version:
                 self._tell_network()
+
+    def _take_sightings(self, now: float) -> None:
+        # A port that flapped is pending again: a host's answer from the moment before must not be
+        # lost, it may not say its address again for long.
+        is_pending = self.fabric.discovery.is_pending
+        early = {key: s for key, s in self._sightings.items() if is_pending(s.dpid, s.port_no)}
+        ripe = [sighting for key, sighting in self._sightings.items() if key not in early]
+        self._sightings = early
+        if ripe:
+            self._log_changes(self.fabric.seen(ripe, now))
 
     def _install_pairs(self) -> None:
         new_pairs, self._new_pairs = self._new_pairs, {}

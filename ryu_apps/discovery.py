@@ -169,6 +169,10 @@ class Discovery:
         """Whether a host may be on this port."""
         return (dpid, port_no) in self._edges
 
+    def is_pending(self, dpid: int, port_no: int) -> bool:
+        """Whether it is not known yet what is on this port."""
+        return (dpid, port_no) in self._pending
+
 
 def _ends(link: Link) -> tuple[PortKey, PortKey]:
     return (link.src_dpid, link.src_port), (link.dst_dpid, link.dst_port)
