@@ -117,6 +117,8 @@ def replay(
         with Progress(console=_console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("replay", total=1.0)
             answer = run_replay(loaded, trace, lambda share: progress.update(task, completed=share))
+    except ConfigError as error:
+        _stop(MISUSED, *error.faults)
     except (OSError, ValueError) as error:
         _stop(FAILED, f"tidegate: {error}")
     # Imported late as well: it needs the enums of forecasts and grants, and so their libraries.
