@@ -23,6 +23,9 @@ I64 = npt.NDArray[np.int64]
 #: one meter lets through should not be dropped by the next.
 _BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
 
+#: What a band's 32 bits can say, some 4.3 Tbit/s.
+_MOST_KBPS: Final = 2**32 - 1
+
 
 def switch_shares(
     structure: Structure, grant_bps: I64, user_demand_bps: F64, direction: int, floor_bps: float = 0.0
@@ -37,7 +40,7 @@ def switch_shares(
     """
     e = structure.entries
     share = np.zeros(len(e.pool), np.int64)
-    given = np.zeros(len(e.pool))
+    given = np.zeros(len(e.pool), np.int64)
     mine = e.direction == direction
     for level in (Level.USER, Level.GROUP, Level.REGION):
         rows = np.flatnonzero(mine & (structure.level[e.pool] == level))
@@ -48,19 +51,26 @@ def switch_shares(
             share[rows] = _around_idle(grant_bps, pool, given[rows], floor_bps)
         above = e.parent[rows]
         has = above >= 0
-        np.add.at(given, above[has], share[rows][has].astype(np.float64))
+        np.add.at(given, above[has], share[rows][has])
     return share
 
 
-def _around_idle(grant_bps: I64, pool: npt.NDArray[np.int32], given_bps: F64, floor_bps: float) -> I64:
-    """``split`` by what users were given, with a floor for entries where none was."""
+def _around_idle(grant_bps: I64, pool: npt.NDArray[np.int32], given_bps: I64, floor_bps: float) -> I64:
+    """What users were given on each switch and an equal part of the rest, with a floor where none was."""
     idle = given_bps == 0
     n_idle = np.bincount(pool[idle], minlength=len(grant_bps))
     n_all = np.maximum(np.bincount(pool, minlength=len(grant_bps)), 1)
     floor = np.where(n_idle < n_all, np.minimum(floor_bps, grant_bps / (2 * n_all)), 0).astype(np.int64)
-    rest = split(grant_bps - floor * n_idle, pool, given_bps, equal_part=0.0)
-    # What users leave over is spread over all switches, idle ones too.
-    share: I64 = rest + np.where(idle, floor[pool], 0)
+    rest = grant_bps - floor * n_idle
+    below = np.zeros(len(grant_bps), np.int64)
+    np.add.at(below, pool, given_bps)
+    # Added to what users were given, in whole numbers: a proportion of it may round a bit below it.
+    # Only where the floor leaves less than users were given are they cut, in proportion.
+    fits = below <= rest
+    more = split(
+        np.where(fits, rest - below, rest), pool, np.where(fits[pool], 0.0, given_bps), equal_part=0.0
+    )
+    share: I64 = more + np.where(fits[pool], given_bps, 0) + np.where(idle, floor[pool], 0)
     return share
 
 
@@ -79,9 +89,10 @@ def meter_tables(structure: Structure, share_bps: I64, settings: Allocation) -> 
         rate_bps = np.bincount(place, share_bps[mine].astype(np.float64), len(ids))
         longest_s = np.zeros(len(ids))
         np.maximum.at(longest_s, place, burst_s[mine])
-        rate_kbps = np.maximum(np.floor(rate_bps / 1e3), 1)
+        rate_kbps = np.clip(np.floor(rate_bps / 1e3), 1, _MOST_KBPS)
         burst_kbit = np.maximum(np.ceil(rate_kbps * longest_s), settings.min_burst_kbit)
+        burst_kbit = np.minimum(np.ceil(burst_kbit), _MOST_KBPS)
         tables[dpid] = MeterTable(
-            ids.astype(np.uint32), rate_kbps.astype(np.uint32), np.ceil(burst_kbit).astype(np.uint32)
+            ids.astype(np.uint32), rate_kbps.astype(np.uint32), burst_kbit.astype(np.uint32)
         )
     return tables

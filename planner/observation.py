@@ -82,13 +82,16 @@ class NewestSamples:
         ids = batch.meters.meter_id.astype(np.int64)
         known = ids < len(table)
         rows = np.where(known, table[np.where(known, ids, 0)], -1)
-        usable = (rows >= 0) & ((batch.meters.flags & GAP) == 0) & np.isfinite(batch.meters.offered_bps)
+        offered = batch.meters.offered_bps
+        usable = (rows >= 0) & ((batch.meters.flags & GAP) == 0) & np.isfinite(offered) & (offered >= 0)
         rows = rows[usable]
         # Polls may arrive out of order.
         newer = batch.time >= self._time[rows]
         rows, usable = rows[newer], np.flatnonzero(usable)[newer]
-        self._offered[rows] = batch.meters.offered_bps[usable]
-        self._dropped[rows] = np.nan_to_num(batch.meters.dropped_bps[usable])
+        self._offered[rows] = offered[usable]
+        # A meter cannot drop more than came in; where it does not tell, nothing is taken to be lost.
+        dropped = np.nan_to_num(batch.meters.dropped_bps[usable], nan=0.0)
+        self._dropped[rows] = np.clip(dropped, 0, self._offered[rows])
         flagged = (batch.meters.flags[usable] & CENSORED) != 0
         # A meter counts before it drops. Who loses this much and sends on does not back off
         # (TCP settles at a few per cent): what came in is what was wanted, and not an understatement.
@@ -99,6 +102,8 @@ class NewestSamples:
     def observe(self, now: float) -> Observed:
         """The pools as of now."""
         s, e = self.structure, self.structure.entries
+        # A clock was set back: nobody knows when these were measured, and they must not outshine new ones.
+        self._time[self._time > now + self.max_age_s] = -np.inf
         stale = (now - self._time > self.max_age_s) | ~e.alone
         offered = np.where(stale, np.nan, self._offered)
         passed = offered - np.where(stale, np.nan, self._dropped)
@@ -138,7 +143,8 @@ def _sum_up(s: Structure, offered: F64, passed: F64, censored: Bool) -> None:
         with np.errstate(divide="ignore", invalid="ignore"):
             # The few that are unknown are taken to be like the others.
             estimate = total[above] * count[above] / seen[above]
-        offered[above] = np.where(enough & (seen[above] > 0), estimate, np.nan)
+        # Where users share meters these tell of nobody; then the pool's own meters speak for it.
+        offered[above] = np.where(enough & (seen[above] > 0), estimate, offered[above])
         understated = np.bincount(parent[known], (offered[rows] * censored[rows])[known], n)
         # Estimates of what censored demand may be are factors: they fit a pool only where
         # most of what it offers is held back.
