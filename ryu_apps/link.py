@@ -143,7 +143,8 @@ class PlannerLink:
             if self._outbox and self._outbox[0][1] is body:
                 del self._outbox[0]
             self._report_back()
-            if answer.isdigit():
+            # A planner that has just started knows of none, and says -1.
+            if answer.removeprefix(b"-").isdigit():
                 self.on_known_network(int(answer))
 
     def _download(self) -> None:
