@@ -46,6 +46,10 @@ class Fleet:
         """Connected switches, of all speakers."""
         return {dpid: facts for report in self.reports.values() for dpid, facts in report.switches.items()}
 
+    def knows(self, dpid: int) -> bool:
+        """Whether a speaker reports this switch as connected."""
+        return any(dpid in report.switches for report in self.reports.values())
+
     @property
     def max_meters(self) -> dict[int, int]:
         """How many meters each switch can hold, of all that were ever connected: one that is away keeps its own."""
@@ -93,8 +97,11 @@ class Fleet:
                 if mac not in newest or host.last_seen > newest[mac].last_seen:
                     newest[mac] = host
         for mac, host in newest.items():
-            if host.addresses:
+            if not host.addresses.isdisjoint(self.identities.by_address):
+                # Only what tells a user: strangers' MACs are without number.
                 self._addresses[mac] = host.addresses
+            elif host.addresses:
+                self._addresses.pop(mac, None)
             elif mac in self._addresses:
                 newest[mac] = replace(host, addresses=self._addresses[mac])
         return newest

@@ -199,7 +199,9 @@ class Planner:
                 self.fleet.polled(item, now)
                 if self._newest is not None:
                     self._newest.take(item)
-                self.grouping.observe(item)
+                # After a start samples may be here before the network: nobody knows yet whose they are.
+                if self.fleet.knows(item.dpid):
+                    self.grouping.observe(item)
             elif isinstance(item, NetworkReport):
                 self._stale |= self.fleet.report(item, now)
             else:
