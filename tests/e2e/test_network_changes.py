@@ -149,7 +149,7 @@ def test_a_host_that_moves_to_another_switch_is_followed(lab: Lab) -> None:
         return lab.path("felix").startswith("global/east/")
 
     wait_until(followed, 15, "felix to belong to the region he is in now")
-    assert net.reaches("anna", "felix")
+    wait_until(lambda: net.reaches("anna", "felix"), 3, "anna to reach felix")
     assert net.reaches("kira", "felix", version=6)
     meter = lab.meter("edge4", lab.path("felix"), "up")
     wait_until(

@@ -1,0 +1,128 @@
+"""Applications found in real traffic, and what an operator sets for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from mininet_scenarios.client import ApiError
+from mininet_scenarios.traffic import Traffic
+from tests.e2e.conftest import Scenario, wait_until
+from tests.e2e.lab import Lab, open_lab
+from tests.e2e.streams import Stream, udp
+from tests.e2e.test_survival import planner_of
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+
+#: Hosts that talk to one another, each to the next: within a switch, within a region, and across.
+APPLICATIONS = (("anna", "ben", "carla"), ("david", "emma", "felix"), ("gina", "hugo", "jonas"))
+
+
+def ring(members: tuple[str, ...]) -> list[Stream]:
+    """Each sends to the next."""
+    return [Stream(a, b, 0.4e6) for a, b in zip(members, (*members[1:], members[0]), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def lab(shared_scenario: Scenario) -> Iterator[Lab]:
+    """A network with three applications at work, and everybody asking the name server."""
+    lab = open_lab(shared_scenario)
+    questions = Traffic(lab.net, (), lab.net.run.directory)
+    try:
+        questions.start_servers("names")
+        with udp(lab.net, *(stream for members in APPLICATIONS for stream in ring(members))):
+            yield lab
+    finally:
+        questions.stop()
+
+
+def answer(lab: Lab) -> dict[str, Any]:
+    """``GET /groups``; nothing while the planner is away."""
+    try:
+        return lab.controller.client._get("/groups")
+    except ApiError:
+        return {"groups": [], "shared_services": []}
+
+
+def active(lab: Lab) -> dict[frozenset[str], dict[str, Any]]:
+    """Groups that were found, by their members."""
+    return {frozenset(g["members"]): g for g in answer(lab)["groups"] if g["source"] == "discovered"}
+
+
+def group(lab: Lab, group_id: str) -> dict[str, Any] | None:
+    """One group; None while there is none of this id."""
+    return next((g for g in answer(lab)["groups"] if g["id"] == group_id), None)
+
+
+def applications_found(lab: Lab) -> bool:
+    """Whether each application is a group."""
+    return {frozenset(members) for members in APPLICATIONS} <= active(lab).keys()
+
+
+def test_hosts_that_talk_to_one_another_are_groups_and_the_name_server_is_no_glue(lab: Lab) -> None:
+    """Three applications come out as three groups, and the endpoint that all ask as a shared service."""
+    wait_until(lambda: applications_found(lab), 40, "the three applications to be groups")
+    wait_until(lambda: "names" in answer(lab)["shared_services"], 20, "names to be a shared service")
+    assert applications_found(lab)
+    assert not [g for g in active(lab) if "names" in g and len(g) > 1]
+    # A group across regions draws on each by its own part.
+    pools = active(lab)[frozenset(APPLICATIONS[2])]["pools"]
+    assert {pool.split("/")[1] for pool in pools} == {"east"}
+    lab.in_step(10)
+
+
+def test_an_override_outlives_clustering_anew_and_a_planner_killed(lab: Lab) -> None:
+    """What an operator set for a found group holds when the group grows, and after kill -9 of the planner."""
+    wait_until(lambda: applications_found(lab), 40, "the three applications to be groups")
+    group_id = active(lab)[frozenset(APPLICATIONS[2])]["id"]
+    lab.scenario.write("PUT", f"/groups/{group_id}/bandwidth", {"ceiling_mbps": {"up": 6, "down": 7}})
+
+    def holds(members: set[str]) -> bool:
+        found = group(lab, group_id)
+        if found is None or set(found["members"]) != members or not found["pools"]:
+            return False
+        if found["ceiling_bps"] != {"up": 6_000_000, "down": 7_000_000}:
+            return False
+        grants = [lab.pool(path) for path in found["pools"]]
+        return all(
+            sum(grant[direction]["grant_bps"] for grant in grants) <= ceiling
+            for direction, ceiling in found["ceiling_bps"].items()
+        )
+
+    members = set(APPLICATIONS[2])
+    wait_until(lambda: holds(members), 10, "the ceiling to hold")
+    with udp(lab.net, Stream("ines", "gina", 2e6, 5401), Stream("hugo", "ines", 2e6, 5401)):
+        wait_until(lambda: holds(members | {"ines"}), 40, "the group to grow under the same id and ceiling")
+        planner = planner_of(lab.controller.process.pid)
+        os.kill(planner, signal.SIGKILL)
+        wait_until(lambda: group(lab, group_id) is None, 10, "the planner to be away")
+        wait_until(lambda: holds(members | {"ines"}), 20, "group and ceiling to hold after the restart")
+    lab.in_step(10)
+
+
+def test_a_group_made_by_an_operator_wins_and_outlives_a_planner_killed(lab: Lab) -> None:
+    """Members of an operator's group leave those that were found, and it is there after kill -9."""
+    lab.scenario.write(
+        "POST", "/groups/create", {"id": "studio", "members": ["anna", "kira"], "ceiling_mbps": 8}
+    )
+
+    def stands() -> bool:
+        found = group(lab, "studio")
+        others = {member for members in active(lab) for member in members}
+        return (
+            found is not None
+            and (found["source"], found["members"]) == ("operator", ["anna", "kira"])
+            and len(found["pools"]) == 2
+            and not others & {"anna", "kira"}
+        )
+
+    wait_until(stands, 10, "the operator's group to stand")
+    # Acknowledged is on disk: no grace before the kill.
+    os.kill(planner_of(lab.controller.process.pid), signal.SIGKILL)
+    wait_until(lambda: group(lab, "studio") is None, 10, "the planner to be away")
+    wait_until(stands, 20, "the operator's group to stand after the restart")
+    lab.in_step(10)
