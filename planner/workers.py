@@ -17,8 +17,37 @@ LOG = logging.getLogger("tidegate.planner")
 _WATCH_S: Final = 1.0
 
 
+class WorkerPool(Executor):
+    """Two worker processes, and new ones when one of them was killed.
+
+    Started afresh, not forked: the planner has threads, and a fork would copy their locks.
+    """
+
+    def __init__(self) -> None:
+        self._pool = _new_pool()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hand work to a worker."""
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            # A pool that lost one worker (to the kernel's out-of-memory killer, say) takes no work again.
+            LOG.warning("workers died, starting new ones")
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = _new_pool()
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers."""
+        self._pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+
+
 def worker_pool() -> Executor:
-    """Worker processes started afresh, not forked: the planner has threads, and a fork would copy their locks."""
+    """Worker processes that end with this one."""
+    return WorkerPool()
+
+
+def _new_pool() -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(2, mp_context=context, initializer=_follow, initargs=(os.getpid(),))
 
@@ -51,7 +80,7 @@ class Errand:
         return self._future is None and not 0 <= now - self._started_at < self.every_s
 
     def start(self, executor: Executor, now: float, work: Callable[..., Any], *arguments: Any) -> bool:
-        """Hand it to a worker. False if the workers are gone: then make new ones."""
+        """Hand it to a worker. False if it could not be; ``error`` says why."""
         self._started_at = now
         try:
             self._future = executor.submit(work, *arguments)
