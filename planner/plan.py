@@ -141,7 +141,7 @@ def decode_plan(body: bytes, known: Plan | None = None) -> Plan:
             layouts=layouts,
             meters={int(dpid): _table(columns) for dpid, columns in raw["meters"].items()},
         )
-    except (KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    except (LookupError, TypeError, AttributeError, OverflowError, msgpack.UnpackException) as error:
         raise ValueError(f"plan is malformed: {error!r}") from None
 
 
@@ -158,4 +158,6 @@ def _layout(raw: dict[str, Any]) -> SwitchLayout:
 
 def _table(columns: list[bytes]) -> MeterTable:
     meter_id, rate_kbps, burst_kbit = (np.frombuffer(column, np.uint32) for column in columns)
+    if not len(meter_id) == len(rate_kbps) == len(burst_kbit):
+        raise ValueError("plan must have columns of one length in each meter table")
     return MeterTable(meter_id, rate_kbps, burst_kbit)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
 from topology.network import Host, Link, Port
+
+#: What unpacked values of the wrong kind raise when they are taken apart.
+_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,34 @@ def decode_network(body: bytes) -> NetworkReport:
     """The report in these bytes. Raises ValueError."""
     raw = _unpack(body, "network report")
     try:
-        hosts = (Host(mac, frozenset(addresses), *place) for mac, addresses, *place in raw["hosts"])
+        hosts = [_host(*host) for host in raw["hosts"]]
         return NetworkReport(
             speaker=str(raw["speaker"]),
             version=int(raw["version"]),
-            switches={int(dpid): SwitchFacts(*facts) for dpid, facts in raw["switches"].items()},
-            ports=tuple(Port(*port) for port in raw["ports"]),
-            links=frozenset(Link(*link) for link in raw["links"]),
+            switches={int(dpid): _facts(*facts) for dpid, facts in raw["switches"].items()},
+            ports=tuple(_port(*port) for port in raw["ports"]),
+            links=frozenset(Link(*map(int, link)) for link in raw["links"]),
             hosts={host.mac: host for host in hosts},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _MALFORMED as error:
         raise ValueError(f"network report is malformed: {error!r}") from None
+
+
+# The loop trusts a report: one text where a number belongs would fail every tick that comes after.
+
+
+def _facts(n_tables: Any, max_meters: Any, description: Any) -> SwitchFacts:
+    if int(max_meters) < 0:
+        raise ValueError(f"max_meters must be >= 0, got {max_meters}")
+    return SwitchFacts(int(n_tables), int(max_meters), str(description))
+
+
+def _port(dpid: Any, port_no: Any, name: Any, speed_bps: Any, up: Any) -> Port:
+    return Port(int(dpid), int(port_no), str(name), float(speed_bps), bool(up))
+
+
+def _host(mac: Any, addresses: Any, dpid: Any, port_no: Any, last_seen: Any) -> Host:
+    return Host(str(mac), frozenset(map(str, addresses)), int(dpid), int(port_no), float(last_seen))
 
 
 def encode_applied(report: AppliedReport) -> bytes:
@@ -94,13 +114,21 @@ def decode_applied(body: bytes) -> AppliedReport:
     """The report in these bytes. Raises ValueError."""
     raw = _unpack(body, "applied report")
     try:
-        return AppliedReport(*raw)
-    except TypeError as error:
+        speaker, dpid, plan_version, in_step, n_meters, lost_polls = raw
+        return AppliedReport(
+            speaker=str(speaker),
+            dpid=int(dpid),
+            plan_version=None if plan_version is None else int(plan_version),
+            in_step=None if in_step is None else bool(in_step),
+            n_meters=int(n_meters),
+            lost_polls=int(lost_polls),
+        )
+    except _MALFORMED as error:
         raise ValueError(f"applied report is malformed: {error!r}") from None
 
 
 def _unpack(body: bytes, what: str) -> Any:
     try:
         return msgpack.unpackb(body, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"{what} is not MessagePack: {error!r}") from None

@@ -80,7 +80,10 @@ def seam_app(planner: Planner, secret: str, board: PlanBoard, on_network: Callab
     async def plan(request: Request) -> Response:
         after = int(request.query_params.get("after", -1))
         layout = int(request.query_params.get("layout", -1))
-        wait_s = min(float(request.query_params.get("wait_s", 0)), _MAX_WAIT_S)
+        wait_s = float(request.query_params.get("wait_s", 0))
+        if not wait_s >= 0:  # NaN is none either, and would upset the event loop's timers
+            raise ValueError(f"wait_s must be >= 0, got {wait_s}")
+        wait_s = min(wait_s, _MAX_WAIT_S)
         # A caller that is ahead knew another planner: it is told the truth at once.
         while (current := planner.snapshot.plan).version == after or not current.layouts:
             if wait_s <= 0:
