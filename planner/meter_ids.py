@@ -55,14 +55,16 @@ class MeterIds:
         old = self._ids.get(dpid, {})
         ids = {name: old[name] for name in owners if name in old and old[name] <= budget}
         following = self._next.get(dpid, 1)
+        taken = set(ids.values())
+        # Of what was handed out before this call, so that nothing given below is given twice.
+        freed = (number for number in range(1, min(following, budget + 1)) if number not in taken)
         for name in owners:
             if name in ids:
                 continue
             if following <= budget:
                 ids[name], following = following, following + 1
                 continue
-            taken = set(ids.values())
-            ids[name] = next(number for number in range(1, budget + 1) if number not in taken)
+            ids[name] = next(freed)
         self._ids[dpid] = dict(ids)
         self._next[dpid] = following
         return ids
