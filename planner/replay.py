@@ -129,7 +129,8 @@ class MadeUpNetwork:
         if unknown:
             raise ConfigError([f"users.{name} must be given, the trace has this user" for name in unknown])
         dpids = tuple(dpid for region in config.regions.values() for dpid in region.dpids)
-        order = {name: place for place, name in enumerate(name for name in config.users if name in users)}
+        present = set(users)
+        order = {name: place for place, name in enumerate(name for name in config.users if name in present)}
         taken = {mac for user in config.users.values() for mac in user.macs}
         spare = (mac for mac in map(_local_mac, range(1 << 32)) if mac not in taken)
         hosts = []
