@@ -189,7 +189,7 @@ copy_ryu_hook() {
 
 check_it_starts() {
     # Dies here with the library's own words rather than in the middle of a demo.
-    "$venv/bin/python" -c 'import catboost, duckdb, numba, sklearn, sknetwork' ||
+    "$venv/bin/python" -c 'import catboost, duckdb, numba, sklearn' ||
         fail "a library does not load in .venv; the lines above say why"
     PYTHONWARNINGS=ignore "$venv/bin/ryu-manager" --version >/dev/null || fail "ryu-manager does not start in .venv"
     [ ! -e "$1/mininet" ] || "$venv/bin/python" -W ignore -c 'import mininet.net' ||
