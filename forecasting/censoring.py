@@ -18,10 +18,14 @@ depends on no later row.
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 
 from forecasting.history import Bools, Floats
+
+#: Longer runs of censored samples raise no further.
+_LONGEST_RUN: Final = 64
 
 
 def unconstrained(
@@ -61,19 +65,21 @@ def unconstrained(
     touched = np.flatnonzero(censored.any(axis=0))
     if touched.size == 0:
         return demand_bps
+    # A table, since raising to a power is the dearest thing a row would do.
+    raised_by = np.power(np.float32(1 + growth), np.arange(_LONGEST_RUN + 1, dtype=np.float32))
     decay = np.float32(math.exp2(-1.0 / peak_halflife_steps))
     offered = demand_bps[:, touched]
     estimate = offered.copy()
     peak = np.zeros(touched.size, np.float32)
-    run = np.zeros(touched.size, np.float32)
+    run = np.zeros(touched.size, np.intp)
     for row, pinned in enumerate(censored[:, touched]):
         now = offered[row]
         seen = ~np.isnan(now)
         peak *= decay
         # A gap neither ends a run nor prolongs it: nothing was seen.
-        run = np.where(seen, np.where(pinned, run + 1, 0), run).astype(np.float32)
+        run = np.where(seen, np.where(pinned, run + 1, 0), run)
         half_way = (now + np.maximum(peak, now)) / 2
-        grown = now * np.power(np.float32(1 + growth), np.minimum(run, 64))
+        grown = now * raised_by[np.minimum(run, _LONGEST_RUN)]
         raised = np.minimum(np.maximum(half_way, grown), now * np.float32(max_raise))
         estimate[row] = np.where(pinned & seen, raised, now)
         peak = np.where(seen & ~pinned, np.fmax(peak, now), peak)

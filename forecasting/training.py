@@ -107,14 +107,24 @@ def sample_series(history: History, settings: ForecastSettings, at_most: int = 2
     history = history.tail(settings.train_steps)
     if history.n_series <= at_most:
         return history
-    rng = np.random.default_rng(settings.seed)
-    levels = np.unique(history.level)
+    return history.pick(choose_series(history.level, at_most, settings.seed))
+
+
+def choose_series(level: Ints, at_most: int, seed: int = 0) -> Ints:
+    """Rows of some series of every level, rising; all where there are no more than ``at_most``.
+
+    ``level`` has shape (S,). Each level keeps all its series or an even share of ``at_most``.
+    """
+    if len(level) <= at_most:
+        return np.arange(len(level))
+    rng = np.random.default_rng(seed)
+    levels = np.unique(level)
     share = max(at_most // len(levels), 1)
     kept = []
-    for level in levels:
-        members = np.flatnonzero(history.level == level)
+    for one in levels:
+        members = np.flatnonzero(level == one)
         kept.append(members if len(members) <= share else rng.choice(members, share, replace=False))
-    return history.pick(np.sort(np.concatenate(kept)))
+    return np.sort(np.concatenate(kept))
 
 
 def train(history: History, settings: ForecastSettings) -> TrainedModel:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.history import History
+from forecasting.training import choose_series
 from planner.config import Forecasting
 from planner.structure import Structure
 from telemetry.ring import SeriesRing, Window
@@ -20,6 +21,11 @@ Bool = npt.NDArray[np.bool_]
 
 #: Cells of the ring, at 5 bytes: the longest history that fits is kept.
 _CELLS: Final = 64_000_000
+
+#: A training draws some 20,000 windows: so many series, and so many cells, are plenty.
+_MOST_SAMPLED: Final = 2000
+_LEAST_SAMPLED: Final = 200
+_SAMPLED_CELLS: Final = 8_000_000
 
 #: Gives the window of (since, until) for series names in one direction; the store's ``load_window``.
 Loader = Callable[[float, float, int, Sequence[str], int], Window]
@@ -81,9 +87,25 @@ class DemandHistory:
 
     def recent(self, structure: Structure, columns: I64, now: float, steps: int) -> History:
         """The last complete steps of the structure's pools, as the forecaster wants them."""
-        window = self.ring.window(now, min(steps, self.ring.capacity_steps))
-        demand, censored = window.demand_bps, window.censored
-        if not np.array_equal(columns, np.arange(self.ring.n_series)):
-            demand, censored = demand[:, columns], censored[:, columns]
-        level = np.concatenate([structure.level * 2, structure.level * 2 + 1]).astype(np.int64)
-        return History(demand, censored, window.step_s, window.end_time, level, columns)
+        return self._history(columns, level_of_series(structure), now, steps)
+
+    def sample(self, structure: Structure, columns: I64, now: float, steps: int) -> History:
+        """A long past of some of the structure's pools, every level among them: to train on.
+
+        The longer the past, the fewer the series. Copying all of it would hold up the loop for seconds.
+        """
+        steps = min(steps, self.ring.capacity_steps)
+        at_most = min(_MOST_SAMPLED, max(_LEAST_SAMPLED, _SAMPLED_CELLS // steps))
+        level = level_of_series(structure)
+        rows = choose_series(level, at_most)
+        return self._history(columns[rows], level[rows], now, steps)
+
+    def _history(self, columns: I64, level: I64, now: float, steps: int) -> History:
+        window = self.ring.window(now, min(steps, self.ring.capacity_steps), columns)
+        return History(window.demand_bps, window.censored, window.step_s, window.end_time, level, columns)
+
+
+def level_of_series(structure: Structure) -> I64:
+    """What the forecaster calls the levels, shape (2 x n_pools,): upload and download are told apart."""
+    level: I64 = np.concatenate([structure.level * 2, structure.level * 2 + 1]).astype(np.int64)
+    return level

@@ -7,6 +7,7 @@ Whatever step fails, the last good plan stands and the snapshot says why.
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -27,7 +28,7 @@ from forecasting.forecast import Forecast
 from forecasting.forecaster import Forecaster
 from forecasting.models import ModelFailed
 from forecasting.settings import ForecastSettings
-from forecasting.training import NotEnoughHistory, retrain, sample_series
+from forecasting.training import NotEnoughHistory, retrain
 from planner.config import Config
 from planner.fleet import Fleet
 from planner.grouping import Grouping
@@ -234,6 +235,7 @@ class Planner:
         self._newest, self.structure, self._stale = newest, structure, False
         self._names = structure.series
         self._layout_version += 1
+        _settle_memory()
         for problem in structure.problems:
             LOG.warning("%s", problem)
 
@@ -270,16 +272,14 @@ class Planner:
             self.problems.pop("training", None)
         if self.structure is None or not self._training.due(now):
             return
-        everything = self.history.recent(self.structure, self._columns, now, self.history.ring.capacity_steps)
-        seen = np.flatnonzero(~np.isnan(everything.demand_bps).all(axis=1))
-        if len(seen) < 2 * self.forecaster.settings.min_history_steps:
+        settings = self.forecaster.settings
+        sample = self.history.sample(self.structure, self._columns, now, settings.train_steps)
+        seen = np.flatnonzero(~np.isnan(sample.demand_bps).all(axis=1))
+        if len(seen) < 2 * settings.min_history_steps:
             return
         # The steps before anything was measured would shift where training ends and the contest begins.
-        everything = everything.tail(everything.n_steps - int(seen[0]))
-        sample = sample_series(everything, self.forecaster.settings)
-        self._training.start(
-            self._executor, now, retrain, sample, self.forecaster.settings, self.forecaster.trained
-        )
+        sample = sample.tail(sample.n_steps - int(seen[0]))
+        self._training.start(self._executor, now, retrain, sample, settings, self.forecaster.trained)
 
     def _allocate(self, now: float) -> None:
         s, observed, forecast_of = self.structure, self._observed, self._forecast_of
@@ -402,6 +402,16 @@ def _compile() -> None:
     """Have compiled code ready before the first tick, which should not wait for a compiler."""
     tree = PoolTree(("a", "a/b"), np.array([-1, 0]), np.zeros(2), np.full(2, 1e6), np.ones(2))
     hold_tree(tree, np.zeros(2), allocate(tree, np.zeros((1, 1))).grant_bps, 0.1)
+
+
+def _settle_memory() -> None:
+    """Keep the garbage collector from walking what lives as long as the structure does.
+
+    At 10,000 users it stopped a tick for 0.2 s every minute or so. What the last structure
+    left behind is collected first, so nothing is lost.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _realigned(grant_bps: F64, old: Structure | None, new: Structure) -> F64:
