@@ -26,6 +26,8 @@ from forecasting.history import Bools, Floats
 
 #: Longer runs of censored samples raise no further.
 _LONGEST_RUN: Final = 64
+#: Series worked on at once: they stay in the CPU's cache.
+_CHUNK_SERIES: Final = 4096
 
 
 def unconstrained(
@@ -68,21 +70,36 @@ def unconstrained(
     # A table, since raising to a power is the dearest thing a row would do.
     raised_by = np.power(np.float32(1 + growth), np.arange(_LONGEST_RUN + 1, dtype=np.float32))
     decay = np.float32(math.exp2(-1.0 / peak_halflife_steps))
-    offered = demand_bps[:, touched]
+    result = demand_bps.copy()
+    for start in range(0, demand_bps.shape[1], _CHUNK_SERIES):
+        members = touched[slice(*np.searchsorted(touched, (start, start + _CHUNK_SERIES)))]
+        if members.size == 0:
+            continue
+        # Where most are touched, a plain slice costs less than picking them out: the others stay as they are.
+        dense = 2 * members.size > min(_CHUNK_SERIES, demand_bps.shape[1] - start)
+        part = slice(start, start + _CHUNK_SERIES) if dense else members
+        result[:, part] = _scan(
+            demand_bps[:, part], censored[:, part], raised_by, decay, np.float32(max_raise)
+        )
+    return result
+
+
+def _scan(
+    offered: Floats, censored: Bools, raised_by: Floats, decay: np.float32, max_raise: np.float32
+) -> Floats:
     estimate = offered.copy()
-    peak = np.zeros(touched.size, np.float32)
-    run = np.zeros(touched.size, np.intp)
-    for row, pinned in enumerate(censored[:, touched]):
+    peak = np.zeros(offered.shape[1], np.float32)
+    run = np.zeros(offered.shape[1], np.intp)
+    for row, pinned in enumerate(censored):
         now = offered[row]
         seen = ~np.isnan(now)
         peak *= decay
         # A gap neither ends a run nor prolongs it: nothing was seen.
         run = np.where(seen, np.where(pinned, run + 1, 0), run)
-        half_way = (now + np.maximum(peak, now)) / 2
-        grown = now * raised_by[np.minimum(run, _LONGEST_RUN)]
-        raised = np.minimum(np.maximum(half_way, grown), now * np.float32(max_raise))
-        estimate[row] = np.where(pinned & seen, raised, now)
+        if pinned.any():
+            half_way = (now + np.maximum(peak, now)) / 2
+            grown = now * raised_by[np.minimum(run, _LONGEST_RUN)]
+            raised = np.minimum(np.maximum(half_way, grown), now * max_raise)
+            np.copyto(estimate[row], raised, where=pinned & seen)
         peak = np.where(seen & ~pinned, np.fmax(peak, now), peak)
-    result = demand_bps.copy()
-    result[:, touched] = estimate
-    return result
+    return estimate

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from planner.config import UNGROUPED, Config
 from planner.fleet import Fleet
@@ -18,7 +19,10 @@ from planner.workers import Errand
 from telemetry.samples import SampleBatch
 from topology.communities import Communities, find_communities
 from topology.groups import GroupRules, GroupTracker, ResourceGroup
-from topology.traffic import TrafficGraph, TrafficView
+from topology.identity import Resolution
+from topology.traffic import UNKNOWN, TrafficGraph, TrafficView
+
+I64 = npt.NDArray[np.int64]
 
 LOG = logging.getLogger("tidegate.planner")
 
@@ -45,6 +49,10 @@ class Grouping:
     #: Ids of groups made by REST, as opposed to the file's.
     made_by_rest: set[str] = field(default_factory=set)
     _changed: bool = True
+    #: Ids in the graph by MAC, as long as the graph forgets no endpoint and no MAC becomes another's.
+    _ids: dict[str, int] = field(default_factory=dict)
+    _ids_under: Resolution | None = None
+    _views: tuple[tuple[object, ...], tuple[GroupView, ...]] | None = None
 
     @classmethod
     def of(cls, config: Config, fleet: Fleet) -> Grouping:
@@ -61,7 +69,11 @@ class Grouping:
 
     def _pin_configured(self, now: float) -> None:
         for name, group in self.config.groups.items():
-            self.tracker.pin(name, group.members, now, "set by the configuration file")
+            try:
+                self.tracker.pin(name, group.members, now, "set by the configuration file")
+            except ValueError as error:
+                # An operator's own group has the member: what was acknowledged outlives a restart.
+                LOG.error("group %s of the configuration file is not made: %s", name, error)
         self.groups = self.tracker.groups()
 
     def observe(self, batch: SampleBatch) -> None:
@@ -69,7 +81,7 @@ class Grouping:
         edges = batch.edges
         if not len(edges.src):
             return
-        ids = self.graph.intern(self.fleet.endpoint_name(mac) for mac in batch.endpoints)
+        ids = self._graph_ids(batch.endpoints)
         self.graph.observe(
             batch.time,
             ids[edges.src],
@@ -79,6 +91,19 @@ class Grouping:
             edges.interval_s,
         )
 
+    def _graph_ids(self, macs: tuple[str, ...]) -> I64:
+        """The graph's ids of these endpoints, remembered: a poll names the same ones as the last."""
+        if self._ids_under is not self.fleet.resolution:
+            self._ids_under, self._ids = self.fleet.resolution, {}
+        known = list(map(self._ids.get, macs))
+        if None in known:
+            new = [mac for mac, number in zip(macs, known, strict=True) if number is None]
+            numbers = self.graph.intern(map(self.fleet.endpoint_name, new)).tolist()
+            # One the graph had no room for may find room later.
+            self._ids.update((mac, at) for mac, at in zip(new, numbers, strict=True) if at != UNKNOWN)
+            known = [self._ids.get(mac, UNKNOWN) for mac in macs]
+        return np.array(known, np.int64)
+
     def step(self, now: float, executor: Executor) -> bool:
         """Fetch what a worker found, and send it the graph when it is time. True if groups changed."""
         changed, self._changed = self._changed, False
@@ -86,7 +111,8 @@ class Grouping:
         if found is not None:
             changed |= self._follow(found, now)
         if self.config.grouping.enabled and self.errand.due(now):
-            self.graph.prune(now)
+            if self.graph.prune(now).endpoints:
+                self._ids = {}
             view = self.graph.view(now)
             if len(view.rate_bps):
                 self.errand.start(executor, now, communities_of, view)
@@ -120,6 +146,13 @@ class Grouping:
 
     def views(self, policies: Policies, structure: Structure | None) -> tuple[GroupView, ...]:
         """The groups as operators see them, and the users that are in none."""
+        key = (self.groups, structure, dict(policies.overrides), frozenset(self.made_by_rest))
+        # Groups and structures are the same objects for as long as nothing changed.
+        if self._views is None or not _same(self._views[0], key):
+            self._views = (key, self._make_views(policies, structure))
+        return self._views[1]
+
+    def _make_views(self, policies: Policies, structure: Structure | None) -> tuple[GroupView, ...]:
         rows = structure.group_rows if structure is not None else {}
         views = []
         for group in self.groups:
@@ -175,12 +208,16 @@ class Grouping:
             return
         self.tracker = GroupTracker.restore(state["tracker"], _rules(self.config))
         self.made_by_rest = set(state["made_by_rest"])
+        # All of the file's groups go before any is made anew: a user may have moved from one to another.
         for group in self.tracker.groups():
-            gone = group.id not in self.made_by_rest and group.id not in self.config.groups
-            if group.kind != "discovered" and gone:
-                self.tracker.unpin(group.id, group.since, "no longer in the configuration file")
+            if group.kind != "discovered" and group.id not in self.made_by_rest:
+                self.tracker.unpin(group.id, group.since, "pinned again if still in the configuration file")
         self._pin_configured(0.0)
         self._changed = True
+
+
+def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    return before[0] is now[0] and before[1] is now[1] and before[2:] == now[2:]
 
 
 def _rules(config: Config) -> GroupRules:
