@@ -53,13 +53,15 @@ class Scenario:
     def __init__(self, run: Run, stack: ExitStack) -> None:
         self.run = run
         self.openflow_port, self.api_port, self.planner_port = free_port(), free_port(), free_port()
+        #: Where switches call: another port than the controller's when something stands between them.
+        self.switch_port = self.openflow_port
         self.controllers: list[Controller] = []
         self.token_file = run.directory / "var" / "demo" / "token"
         self._stack = stack
 
     def build(self, spec: NetworkSpec, controlled: bool = True) -> Net:
         """A network whose switches look for this scenario's controller, or for none."""
-        return self._stack.enter_context(build(spec, self.openflow_port if controlled else None, self.run))
+        return self._stack.enter_context(build(spec, self.switch_port if controlled else None, self.run))
 
     def config(self, changes: Mapping[str, Any] | None = None) -> Path:
         """``config/demo.yaml`` with blocks changed (merged, key by key) and this scenario's ports."""
