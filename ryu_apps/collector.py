@@ -26,6 +26,10 @@ MIN_INTERVAL_S: Final = 0.5
 #: Usage this close to the limit may have wanted more.
 AT_LIMIT: Final = 0.95
 _BITS: Final = 8.0
+#: The seconds field where a switch keeps no duration.
+_NO_DURATION_S: Final = 0xFFFF_FFFF
+#: What is made while a reply is under way is this much older than the reply's arrival, at most.
+_SLACK_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,25 +69,21 @@ def increase(
     ``restarted_at`` names counters that began again at zero, and when by this
     process's clock (a switch may clear a meter's counters when its rate
     changes, and goes on counting its duration). What is new counts from its beginning.
+    Intervals are by the switch's own clock; by this process's where the switch keeps no duration.
     """
     n = len(now.ids)
     interval = np.full(n, np.nan)
     amount = np.full(now.values.shape, np.nan)
-    if before is not None and len(before.ids):
-        at = np.minimum(np.searchsorted(before.ids, now.ids), len(before.ids) - 1)
-        known = before.ids[at] == now.ids
-        interval[known] = (now.duration_s - before.duration_s[at])[known]
-        amount[known] = (now.values - before.values[at])[known]
-        # Created anew: by the switch's clock it is younger than it was.
-        reborn = known & ~(interval > 0)
-    else:
-        known = np.zeros(n, bool)
-        reborn = known
-    fresh = (~known) | reborn
-    # A counter first seen at the first poll of all may be years old.
-    old_news = before is None
-    interval[fresh] = np.nan if old_news else now.duration_s[fresh]
-    amount[fresh] = np.nan if old_news else now.values[fresh]
+    # At the first poll of all nothing is known: a counter may be years old.
+    if before is not None:
+        elapsed = now.time - before.time
+        known, lasted, rose = _since(before, now, elapsed)
+        older = known & (lasted > 0)
+        interval[older], amount[older] = lasted[older], rose[older]
+        # Else it was made since, or made anew: by the switch's clock it is younger than it was.
+        # One that is too old for that was missing in the earlier answer.
+        made_since = ~older & _is_kept(now.duration_s) & (now.duration_s <= elapsed + _SLACK_S)
+        interval[made_since], amount[made_since] = now.duration_s[made_since], now.values[made_since]
     if restarted_at:
         for row in np.flatnonzero(np.isin(now.ids, list(restarted_at))):
             interval[row] = now.time - restarted_at[int(now.ids[row])]
@@ -91,6 +91,30 @@ def increase(
     # A counter that went back for no reason known was reset: how much it counted since, nobody knows.
     amount[(amount < 0) | ~(interval > 0).reshape((n,) + (1,) * (amount.ndim - 1))] = np.nan
     return Increase(interval, amount)
+
+
+def _since(before: Counters, now: Counters, elapsed: float) -> tuple[Bool, F64, F64]:
+    """Which of ``now`` were there before; for these, for how long since and by how much they rose."""
+    if not len(before.ids):
+        nothing = np.full(len(now.ids), np.nan)
+        return np.zeros(len(now.ids), bool), nothing, np.full(now.values.shape, np.nan)
+    at = np.minimum(np.searchsorted(before.ids, now.ids), len(before.ids) - 1)
+    by_switch = _is_kept(now.duration_s) & _is_kept(before.duration_s[at])
+    lasted = np.where(by_switch, now.duration_s - before.duration_s[at], elapsed)
+    return before.ids[at] == now.ids, lasted, now.values - before.values[at]
+
+
+def _is_kept(duration_s: F64) -> Bool:
+    """Whether the switch keeps a duration: all ones, or always 0, say that it does not."""
+    return (duration_s > 0) & (duration_s < _NO_DURATION_S)
+
+
+def _places(before: Counters | None, now: Counters) -> tuple[npt.NDArray[np.intp], Bool]:
+    """Where in ``before`` each id of ``now`` stands, and whether it does; shape (n,) each."""
+    if before is None or not len(before.ids):
+        return np.zeros(len(now.ids), np.intp), np.zeros(len(now.ids), bool)
+    at = np.minimum(np.searchsorted(before.ids, now.ids), len(before.ids) - 1)
+    return at, before.ids[at] == now.ids
 
 
 def meter_samples(
@@ -105,7 +129,7 @@ def meter_samples(
     with np.errstate(invalid="ignore", divide="ignore"):
         offered = rise.amount[:, 0] * _BITS / interval
         dropped = rise.amount[:, 1] * _BITS / interval
-    gap = np.isnan(offered) | ~(interval >= MIN_INTERVAL_S)
+    gap = np.isnan(offered) | ~(interval >= MIN_INTERVAL_S) | _made_anew(before, now)
     offered[gap], dropped[gap] = np.nan, np.nan
     limit = np.array([limit_bps.get(int(meter), np.inf) for meter in now.ids])
     censored = ~gap & ((dropped > 0) | (offered >= AT_LIMIT * limit))
@@ -117,6 +141,19 @@ def meter_samples(
         dropped_bps=dropped,
         flags=flags.astype(np.uint8),
     )
+
+
+def _made_anew(before: Counters | None, now: Counters) -> Bool:
+    """Meters that somebody else deleted and added.
+
+    A switch takes the entries that use a meter away with it: until they were
+    there again traffic went past the meter, and its counters say too little.
+    """
+    at, known = _places(before, now)
+    younger = np.zeros(len(known), bool)
+    if before is not None:
+        younger[known] = now.duration_s[known] < before.duration_s[at[known]]
+    return younger
 
 
 def meter_counters(stats: MeterStats, time: float) -> Counters:
