@@ -50,6 +50,9 @@ def wire_entry(entry: FlowEntry) -> WireEntry:
         table_id=entry.table_id,
         priority=entry.priority,
         idle_timeout=entry.idle_timeout_s,
+        # Otherwise a replaced entry keeps its counters but not its age, and what it
+        # counted in hours would look like the rate of a second.
+        flags=ofp.OFPFF_RESET_COUNTS,
         match=parser.OFPMatch(**dict(entry.match)),
         instructions=instructions,
     )
