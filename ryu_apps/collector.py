@@ -95,13 +95,13 @@ def increase(
 
 def _since(before: Counters, now: Counters, elapsed: float) -> tuple[Bool, F64, F64]:
     """Which of ``now`` were there before; for these, for how long since and by how much they rose."""
-    if not len(before.ids):
-        nothing = np.full(len(now.ids), np.nan)
-        return np.zeros(len(now.ids), bool), nothing, np.full(now.values.shape, np.nan)
-    at = np.minimum(np.searchsorted(before.ids, now.ids), len(before.ids) - 1)
-    by_switch = _is_kept(now.duration_s) & _is_kept(before.duration_s[at])
-    lasted = np.where(by_switch, now.duration_s - before.duration_s[at], elapsed)
-    return before.ids[at] == now.ids, lasted, now.values - before.values[at]
+    at, known = _places(before, now)
+    lasted, rose = np.full(len(at), np.nan), np.full(now.values.shape, np.nan)
+    then = at[known]
+    by_switch = _is_kept(now.duration_s[known]) & _is_kept(before.duration_s[then])
+    lasted[known] = np.where(by_switch, now.duration_s[known] - before.duration_s[then], elapsed)
+    rose[known] = now.values[known] - before.values[then]
+    return known, lasted, rose
 
 
 def _is_kept(duration_s: F64) -> Bool:
