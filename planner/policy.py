@@ -55,10 +55,15 @@ class Policies:
 
     config: Config
     overrides: dict[str, Override] = field(default_factory=dict)
+    #: The file's words on users, read once: they are asked for at every rebuild.
+    _users: dict[str, PoolPolicy] = field(default_factory=dict, repr=False)
 
     def user(self, name: str) -> PoolPolicy:
         """A configured user's policy."""
-        return PoolPolicy.of(self.config.users[name])
+        policy = self._users.get(name)
+        if policy is None:
+            policy = self._users[name] = PoolPolicy.of(self.config.users[name])
+        return policy
 
     def group(self, group_id: str) -> PoolPolicy:
         """A group's policy: override, else the file's group, else the defaults for groups."""

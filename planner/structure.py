@@ -352,10 +352,12 @@ def _switch(
             f"{dpid:016x} has {budget} meters for {len(first) + len(then)} pools: users share {len(shared)} of them"
         )
     entry_of: dict[tuple[int, int], int] = {}
+    meters: dict[int, tuple[int, int]] = {}
     owners = []
     for row in region_rows + group_rows + user_rows:
-        for direction, name in enumerate(DIRECTIONS):
-            meter = ids.get(f"{rows.series[row]}:{name}", UNMETERED)
+        series = rows.series[row]
+        meters[row] = (ids.get(f"{series}:up", UNMETERED), ids.get(f"{series}:down", UNMETERED))
+        for direction, meter in enumerate(meters[row]):
             above = entry_of.get((rows.parent[row], direction), -1)
             alone = meter != UNMETERED and meter not in shared
             entry_of[row, direction] = collected.add(row, direction, switch, meter, above, alone)
@@ -367,16 +369,12 @@ def _switch(
         if name in ids
     ]
 
-    def meters(row: int) -> tuple[int, int]:
-        up, down = (ids.get(f"{rows.series[row]}:{name}", UNMETERED) for name in DIRECTIONS)
-        return up, down
-
     bindings = tuple(
-        Binding(user, device.mac, device.port_no, meters(row), meters(rows.parent[row]))
+        Binding(user, device.mac, device.port_no, meters[row], meters[rows.parent[row]])
         for row, user, device in devices
     )
     return SwitchLayout(
-        bindings, tuple(sorted(owners, key=lambda owner: owner.meter_id)), meters(region_rows[0])
+        bindings, tuple(sorted(owners, key=lambda owner: owner.meter_id)), meters[region_rows[0]]
     )
 
 
