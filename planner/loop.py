@@ -161,7 +161,7 @@ class Planner:
             if taken_s > self.config.allocation.tick_s:
                 shown = ", ".join(f"{name} {ms / 1e3:.1f} s" for name, ms in steps.items())
                 LOG.warning("tick took %.1f s: %s", taken_s, shown)
-            self._swap_snapshot(now, taken_s * 1e3, steps)
+            self._attempt("snapshot", lambda now: self._swap_snapshot(now, taken_s * 1e3, steps), now)
         return self._plan
 
     def _attempt(self, name: str, step: Callable[[float], None], now: float) -> bool:
@@ -186,28 +186,45 @@ class Planner:
         if not 0 < interval <= 4 * self.config.allocation.tick_s:
             interval = self.config.allocation.tick_s
         self.history.add(now, self._columns, observed.offered_bps, observed.censored, interval)
+        # What cannot be stored is lost to a successor, and no reason to stop planning.
+        self._attempt("store", lambda now: self._store(now, observed, interval), now)
+
+    def _store(self, now: float, observed: Observed, interval_s: float) -> None:
         if self._keep is not None:
             self._keep(
                 [
-                    rows_of(now, d, self._names, observed.offered_bps[d], interval, observed.censored[d])
+                    rows_of(now, d, self._names, observed.offered_bps[d], interval_s, observed.censored[d])
                     for d in range(2)
                 ]
             )
 
     def _drain(self, now: float) -> None:
+        fault = None
         while self._inbox:
             item = self._inbox.popleft()
-            if isinstance(item, SampleBatch):
-                self.fleet.polled(item, now)
-                if self._newest is not None:
-                    self._newest.take(item)
-                # After a start samples may be here before the network: nobody knows yet whose they are.
-                if self.fleet.knows(item.dpid):
-                    self.grouping.observe(item)
-            elif isinstance(item, NetworkReport):
-                self._stale |= self.fleet.report(item, now)
-            else:
-                self.fleet.applied(item, now)
+            try:
+                self._take(item, now)
+            except Exception as error:
+                # One bad report costs itself, not the others and not the tick.
+                fault = f"input: {type(item).__name__} was not taken: {error!r}"
+                if "input" not in self.problems:
+                    LOG.exception("tick: %s was not taken", type(item).__name__)
+                    self.problems["input"] = fault
+        if fault is None:
+            self.problems.pop("input", None)
+
+    def _take(self, item: SampleBatch | NetworkReport | AppliedReport, now: float) -> None:
+        if isinstance(item, SampleBatch):
+            self.fleet.polled(item, now)
+            if self._newest is not None:
+                self._newest.take(item)
+            # After a start samples may be here before the network: nobody knows yet whose they are.
+            if self.fleet.knows(item.dpid):
+                self.grouping.observe(item)
+        elif isinstance(item, NetworkReport):
+            self._stale |= self.fleet.report(item, now)
+        else:
+            self.fleet.applied(item, now)
 
     def _group(self, now: float) -> None:
         self._stale |= self.grouping.step(now, self._executor)

@@ -116,7 +116,7 @@ def samples(
         np.full(len(owners), 5.0),
         np.full(len(owners), np.nan) if lost else rate,
         np.zeros(len(owners)),
-        flags | GAP if lost else flags,
+        np.full(len(owners), GAP, np.uint8) if lost else flags,
     )
     return SampleBatch(dpid, time, meters, edges or EdgeSamples(), endpoints=endpoints)
 
@@ -128,7 +128,7 @@ class AtOnce(Executor):
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as an executor does
             future.set_exception(error)
         return future
 
@@ -210,7 +210,7 @@ def worlds(draw: st.DrawFn) -> tuple[Config, NetworkReport, dict[str, set[str]]]
             "weight": draw(st.sampled_from([0.5, 1, 3])),
         }
         dpid += count
-    users = {}
+    users: dict[str, Any] = {}
     for number in range(n_users):
         ceiling = draw(st.integers(1, 40))
         users[f"u{number}"] = {
