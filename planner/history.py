@@ -12,6 +12,8 @@ import numpy.typing as npt
 from forecasting.history import History
 from forecasting.training import choose_series
 from planner.config import Forecasting
+from planner.observation import CENSORED_SHARE
+from planner.snapshot import Level
 from planner.structure import Structure
 from telemetry.ring import SeriesRing, Window
 
@@ -57,11 +59,14 @@ class DemandHistory:
             first = len(self._number)
             self._number.update((name, first + i) for i, name in enumerate(new))
             self.ring.grow(2 * len(self._number))
-            if self.load is not None:
+            # The store keeps whole seconds; steps of other lengths start without a past.
+            if self.load is not None and float(self.settings.step_s).is_integer():
                 self._refill(first, new, now)
         number = np.fromiter(
             (self._number[name] for name in structure.series), np.int64, len(structure.series)
         )
+        if new:
+            self._seed_groups(structure, number, number >= first, now)
         return np.concatenate([2 * number, 2 * number + 1])
 
     def _refill(self, first: int, names: list[str], now: float) -> None:
@@ -78,6 +83,29 @@ class DemandHistory:
             demand[:, 2 * first + d :: 2] = window.demand_bps
             censored[:, 2 * first + d :: 2] = window.censored
         self.ring.restore(Window(self.ring.step_s, windows[0].end_time, demand, censored))
+
+    def _seed_groups(self, structure: Structure, number: I64, new: Bool, now: float) -> None:
+        """Give groups that are new the past of their members: the sums, where all of them are known.
+
+        Else a re-clustering would leave the forecast of every new group without any history.
+        """
+        users = np.flatnonzero(structure.level == Level.USER)
+        above = structure.parent[users]
+        users, above = users[new[above]], above[new[above]]
+        if not len(users):
+            return
+        # Users are in the order of their groups.
+        starts = np.flatnonzero(np.diff(above, prepend=-1))
+        steps = min(self.settings.window_steps, self.ring.capacity_steps)
+        demand = np.full((steps, self.ring.n_series), np.nan, np.float32)
+        censored = np.zeros(demand.shape, bool)
+        for d in range(2):
+            window = self.ring.window(now, steps, 2 * number[users] + d)
+            held = window.demand_bps * window.censored
+            groups = 2 * number[above[starts]] + d
+            demand[:, groups] = np.add.reduceat(window.demand_bps, starts, axis=1)
+            censored[:, groups] = np.add.reduceat(held, starts, axis=1) > CENSORED_SHARE * demand[:, groups]
+        self.ring.restore(Window(self.ring.step_s, window.end_time, demand, censored))
 
     def add(self, now: float, columns: I64, offered_bps: F64, censored: Bool, interval_s: float) -> None:
         """Note what all pools offered over the interval that ended now; shapes (2, n_pools)."""
