@@ -56,6 +56,8 @@ class PlannerProcess:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="planner", daemon=True)
+        #: Held while the state is taken and written down, so that an older one never follows a newer.
+        self._memory_lock = threading.Lock()
         self._remembered: bytes = b""
         self._model_until = float("nan")
         self._restore()
@@ -115,14 +117,15 @@ class PlannerProcess:
             self._writer.submit(part)
 
     def _remember(self, now: float) -> None:
-        with self.planner.lock:
-            memory = self.planner.memory().to_bytes()
-            trained = self.planner.forecaster.trained
-            until = trained.trained_until if trained else float("nan")
-            model = self.planner.forecaster.state() if trained and until != self._model_until else None
-        if memory != self._remembered:
-            self._remembered = memory
-            self._writer.put_state(_MEMORY, memory, now)
+        with self._memory_lock:
+            with self.planner.lock:
+                memory = self.planner.memory().to_bytes()
+                trained = self.planner.forecaster.trained
+                until = trained.trained_until if trained else float("nan")
+                model = self.planner.forecaster.state() if trained and until != self._model_until else None
+            if memory != self._remembered:
+                self._remembered = memory
+                self._writer.put_state(_MEMORY, memory, now)
         if model is not None:
             self._model_until = until
             self._writer.put_state(_FORECASTER, model, now)
@@ -133,8 +136,8 @@ class PlannerProcess:
             try:
                 self.planner.restore(Memory.from_bytes(memory))
                 LOG.info("state of an earlier planner restored")
-            except ValueError as error:
-                LOG.error("state of an earlier planner not restored: %s", error)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                LOG.error("state of an earlier planner not restored: %r", error)
         if model is not None:
             try:
                 self.planner.forecaster.restore(model)
@@ -183,9 +186,12 @@ class PlannerProcess:
     def _written(self, what: str) -> None:
         """An operator's write is acknowledged when it is on disk, and planned with at once."""
         LOG.info("operator: %s", what)
-        with self.planner.lock:
-            self._remembered = self.planner.memory().to_bytes()
-        self._store.put_state(_MEMORY, self._remembered, time.time())
+        with self._memory_lock:
+            with self.planner.lock:
+                self._remembered = self.planner.memory().to_bytes()
+            # To the writer too: what waits there is older, and would come after this.
+            self._writer.put_state(_MEMORY, self._remembered, time.time())
+            self._store.put_state(_MEMORY, self._remembered, time.time())
         self._wake.set()
 
     def group_history(self, group_id: str, since: float) -> dict[str, Any]:
