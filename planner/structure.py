@@ -234,12 +234,12 @@ def _feasible(rows: _Rows, config: Config, problems: list[str]) -> F64:
     parent = np.array(rows.parent)
     level = np.array(rows.level)
     for d, direction in enumerate(DIRECTIONS):
-        for row in np.flatnonzero(guarantee[d] > ceiling[d]):
-            # An operator's override of yesterday and the file of today need not agree.
-            problems.append(
-                f"{rows.path[row]}: guarantee {guarantee[d, row]:.0f} bit/s {direction} is above its ceiling "
-                f"{ceiling[d, row]:.0f}: the ceiling holds"
-            )
+        # An operator's override of yesterday and the file of today need not agree.
+        problems.extend(
+            f"{rows.path[row]}: guarantee {guarantee[d, row]:.0f} bit/s {direction} is above its ceiling "
+            f"{ceiling[d, row]:.0f}: the ceiling holds"
+            for row in np.flatnonzero(guarantee[d] > ceiling[d])
+        )
         guarantee[d] = np.minimum(guarantee[d], ceiling[d])
         # Bottom-up: first a group's users into the group, then groups into regions, then regions.
         for depth in (Level.USER, Level.GROUP, Level.REGION):

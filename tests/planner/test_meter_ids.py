@@ -30,14 +30,13 @@ def test_ids_are_within_the_budget_and_one_for_each_owner(sequence):
     for first, then, budget in sequence:
         given_ids = ids.assign(7, first, named(then), budget)
         assert all(1 <= number <= budget for number in given_ids.values())
-        own = {name: number for name, number in given_ids.items()}
-        shared = {own[name] for name in SHARED if name in own}
-        alone = [number for number in own.values() if number not in shared]
+        shared = {given_ids[name] for name in SHARED if name in given_ids}
+        alone = [number for number in given_ids.values() if number not in shared]
         assert len(set(alone)) == len(alone)
         # Those that must have a meter come before all that may share.
-        assert set(first[:budget]) <= own.keys()
+        assert set(first[:budget]) <= given_ids.keys()
         if budget >= len(first) + len(then):
-            assert own.keys() == {*first, *(name for name, _ in named(then))}
+            assert given_ids.keys() == {*first, *(name for name, _ in named(then))}
 
 
 @settings(max_examples=200)

@@ -131,9 +131,7 @@ def test_user_on_two_switches_is_split_by_demand():
 
 def test_rate_beyond_what_a_band_can_say_is_the_largest():
     """A band has 32 bits: ten terabits are the most it can say, and not what is left of them."""
-    config = small(
-        capacity_mbps=10_000_000, regions={"west": {"dpids": [0x11], "capacity_mbps": 10_000_000}}
-    )
+    config = small(capacity_mbps=10_000_000, regions={"west": {"dpids": [0x11], "capacity_mbps": 10_000_000}})
     s = structure_of(config, network(config, {"anna": 0x11}))
     share = np.full(len(s.entries.pool), 10**13, np.int64)
     rates = meter_tables(s, share, Allocation())[0x11].rates()

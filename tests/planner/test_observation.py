@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,26 @@ from tests.planner.networks import PLACES, network, samples, small, structure_of
 World = tuple[Config, NetworkReport, dict[str, set[str]]]
 F64 = npt.NDArray[np.float64]
 MAX_AGE_S = 12.5
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same rate for every pool."""
+
+    rate_bps: float
+
+    def __call__(self, path: str, direction: int) -> float:
+        return self.rate_bps
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A rate for each pool and direction."""
+
+    rate_bps: dict[tuple[str, int], float]
+
+    def __call__(self, path: str, direction: int) -> float:
+        return self.rate_bps[path, direction]
 
 
 def plan_of(s: Structure) -> Plan:
@@ -86,7 +107,7 @@ def test_impossible_rates_are_gaps():
     s = structure_of(small())
     newest = everybody_offers(s, 1e6)
     for bad in (-1.0, math.inf, math.nan):
-        newest.take(samples(plan_of(s), 0x21, 101.0, lambda _p, _d, bad=bad: bad))
+        newest.take(samples(plan_of(s), 0x21, 101.0, Constant(bad)))
     assert newest.observe(102.0).offered_bps[0, row(s, "global/east/ungrouped/david")] == 1e6
 
 
@@ -99,7 +120,7 @@ def test_few_unknown_users_are_taken_to_be_like_the_others():
         newest = NewestSamples(s, MAX_AGE_S)
 
         def rate(path: str, _direction: int, known: int = known) -> float:
-            name = path.split("/")[-1]
+            name = path.rpartition("/")[2]
             if not name.startswith("u") or name == "ungrouped":
                 return 5e6
             return 1e6 if int(name[1:]) < known else math.nan
@@ -202,8 +223,8 @@ def test_equals_the_plain_reference(world: World, seed: int):
             continue
         value = {o.meter_id: rng.choice([0.0, 1e6, 2e6, np.nan]) for o in layout.owners}
         held = frozenset(o.pool for o in layout.owners if rng.random() < 0.5)
-        by_place = {(o.pool, o.direction): value[o.meter_id] for o in layout.owners}
-        batch = samples(plan_of(s), dpid, 100.0, lambda p, d, by=by_place: by[p, d], censored=held)
+        by_place = {(o.pool, o.direction): float(value[o.meter_id]) for o in layout.owners}
+        batch = samples(plan_of(s), dpid, 100.0, Looked(by_place), censored=held)
         newest.take(batch)
         for i in np.flatnonzero((s.entries.switch == s.dpids.index(dpid)) & s.entries.alone):
             rate[i] = value[int(s.entries.meter_id[i])]

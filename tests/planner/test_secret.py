@@ -54,7 +54,7 @@ def test_file_without_a_secret_is_refused(tmp_path: Path, content: bytes):
     path = tmp_path / "seam.secret"
     path.touch(0o600)
     path.write_bytes(content)
-    with pytest.raises(SecretError, match="seam.secret must"):
+    with pytest.raises(SecretError, match=r"seam\.secret must"):
         read_or_make(path)
     assert path.read_bytes() == content
 

@@ -221,7 +221,9 @@ def check(s: Structure, budget: dict[int, int]) -> None:
         assert len(set(alone.tolist())) == len(alone)
         table = set(e.meter_id[mine].tolist()) - {UNMETERED}
         assert {owner.meter_id for owner in layout.owners} == table
-        used = {m for b in layout.bindings for m in (*b.user_meter, *b.group_meter)} | set(layout.region_meter)
+        used = {m for b in layout.bindings for m in (*b.user_meter, *b.group_meter)} | set(
+            layout.region_meter
+        )
         assert used - {UNMETERED} <= table
     child = np.flatnonzero(e.parent >= 0)
     above = e.parent[child]
