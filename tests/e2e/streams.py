@@ -83,11 +83,11 @@ def _counters(net: Net, host: str) -> list[int]:
 
 
 def tcp_bps(net: Net, source: str, target: str, over_s: int) -> float:
-    """TCP's rate in frames as the receiver counts, after its first two seconds."""
+    """TCP's rate in frames as the receiver counts, after its first four seconds."""
     server = _start(net, target, ["iperf3", "-s", "-p", "5310"])
     try:
         _wait_for_server(net, target, 5310)
-        command = ["iperf3", "-c", net.address(target), "-p", "5310", "-t", str(over_s), "-O", "2", "-J"]
+        command = ["iperf3", "-c", net.address(target), "-p", "5310", "-t", str(over_s), "-O", "4", "-J"]
         reply = net.execute(source, [*command, "-l", str(TCP_WRITE_BYTES)], timeout_s=over_s + 20)
         received = json.loads(reply.stdout)["end"]["sum_received"]["bits_per_second"]
         return float(received) * TCP_FRAME_BYTES / TCP_SEGMENT_BYTES

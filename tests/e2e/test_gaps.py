@@ -17,8 +17,9 @@ from tests.e2e.streams import Stream, udp
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
 STREAM = Stream("anna", "gina", 3e6)
-#: Less than the stream by what one interval may miss, and far from nothing.
-LEAST_BPS = 1.5e6
+#: Far from nothing, and less than the stream: until an entry that was taken away is there again,
+#: traffic does go past its meter for a part of an interval.
+LEAST_BPS = 0.3e6
 CHANGES = {
     "groups": {"crew": {"members": ["anna", "ben", "david"], "ceiling_mbps": 9}},
     "grouping": {"enabled": False},
