@@ -58,7 +58,10 @@ class DemandHistory:
         if new:
             first = len(self._number)
             self._number.update((name, first + i) for i, name in enumerate(new))
-            self.ring.grow(2 * len(self._number))
+            needed = 2 * len(self._number)
+            if needed > self.ring.n_series:
+                # Growing copies the whole ring (2 s at 10,000 users): room for groups yet to be found.
+                self.ring.grow(needed + needed // 8)
             # The store keeps whole seconds; steps of other lengths start without a past.
             if self.load is not None and float(self.settings.step_s).is_integer():
                 self._refill(first, new, now)
@@ -80,8 +83,9 @@ class DemandHistory:
         demand = np.full(shape, np.nan, np.float32)
         censored = np.zeros(shape, bool)
         for d, window in enumerate(windows):
-            demand[:, 2 * first + d :: 2] = window.demand_bps
-            censored[:, 2 * first + d :: 2] = window.censored
+            columns = 2 * np.arange(first, first + len(names)) + d
+            demand[:, columns] = window.demand_bps
+            censored[:, columns] = window.censored
         self.ring.restore(Window(self.ring.step_s, windows[0].end_time, demand, censored))
 
     def _seed_groups(self, structure: Structure, number: I64, new: Bool, now: float) -> None:

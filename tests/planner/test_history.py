@@ -116,6 +116,19 @@ def test_store_refills_new_series():
     assert len(asked) == 2
 
 
+def test_columns_are_in_reserve_for_groups_yet_to_be_found():
+    """Growing copies the whole ring, so a re-clustering of many users does not make it grow."""
+    users = {f"u{i}": {"macs": [f"00:00:00:00:01:{i:02x}"]} for i in range(100)}
+    config = small(users=users)
+    report = network(config, dict.fromkeys(users, 0x11))
+    history = DemandHistory(STEP, 10)
+    history.columns(structure_of(config, report), START)
+    before = history.ring.n_series
+    groups = {f"g{k}": {f"u{i}" for i in range(k, 100, 10)} for k in range(10)}
+    history.columns(structure_of(config, report, groups), START)
+    assert history.ring.n_series == before
+
+
 @pytest.mark.parametrize("step_s", [0.5, 2.5])
 def test_steps_that_the_store_cannot_answer_start_empty(step_s: float):
     """The store answers in whole seconds; with other steps there is no past, and no error."""
