@@ -11,10 +11,13 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from planner.grouping import communities_of
 from planner.workers import Errand, worker_pool
 from tests.planner.networks import AtOnce, Broken, Never
+from topology.traffic import TrafficGraph
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,6 +135,17 @@ def test_work_is_done_elsewhere_and_kindly(pool: Executor):
     """A worker is another process, and gives way to the loop."""
     assert pool.submit(os.getpid).result(30) != os.getpid()
     assert pool.submit(os.nice, 0).result(30) >= 10
+
+
+def test_clustering_in_a_worker_finds_what_it_finds_here(pool: Executor):
+    """The errand and its arguments travel to another process, and the answer back."""
+    graph = TrafficGraph(600.0)
+    ids = graph.intern(["a", "b", "c", "d", "e", "f"])
+    src, dst = ids[[0, 1, 2, 3, 4, 5]], ids[[1, 2, 0, 4, 5, 3]]
+    graph.observe(100.0, src, dst, np.zeros(6, np.int64), np.full(6, 1e6), np.full(6, 5.0))
+    view = graph.view(100.0)
+    found = pool.submit(communities_of, view).result(60)
+    assert set(found.groups()) == set(communities_of(view).groups()) == {frozenset("abc"), frozenset("def")}
 
 
 PARENT = """\
