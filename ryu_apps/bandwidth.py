@@ -290,6 +290,9 @@ class Bandwidth(RyuApp):
             if time.monotonic() >= next_expiry:
                 next_expiry = time.monotonic() + _EXPIRY_S
                 self._log_changes(self.fabric.expire(now))
+                # By then every entry of a silent pair has gone, and polls have shown it.
+                idle, interval = self.config.openflow.accounting_idle_s, self.config.polling.interval_s
+                self.pairs.recycle(now - 2 * max(idle, 2 * interval))
             self.fabric.settle(now)
             self._install_pairs()
             if self.fabric.version != before:
@@ -318,9 +321,10 @@ class Bandwidth(RyuApp):
             if room <= 0:
                 LOG.warning("dp %016x accounting table full, new pairs are not told apart", dpid)
                 switch.wake()
+            now = time.time()
             entries = [
-                pair_entry(switch.pipeline, *pair, self.pairs.number(*pair), idle)
-                for pair in sorted(pairs)[:room]
+                pair_entry(switch.pipeline, *pair, self.pairs.number(*pair, now), idle)
+                for pair in sorted(pairs)[: max(0, room)]
             ]
             if entries:
                 switch.add_pairs(entries)

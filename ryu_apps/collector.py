@@ -109,6 +109,11 @@ def _is_kept(duration_s: F64) -> Bool:
     return (duration_s > 0) & (duration_s < _NO_DURATION_S)
 
 
+def made_at(duration_s: F64, time: float) -> F64:
+    """When things of these ages at this time were made, epoch seconds; inf where nobody knows. Shape (n,)."""
+    return np.where(duration_s < _NO_DURATION_S, time - duration_s, np.inf)
+
+
 def _places(before: Counters | None, now: Counters) -> tuple[npt.NDArray[np.intp], Bool]:
     """Where in ``before`` each id of ``now`` stands, and whether it does; shape (n,) each."""
     if before is None or not len(before.ids):

@@ -10,47 +10,36 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
 
 from planner.config import Config
 from ryu_apps.accounting import PairNumbers
-from ryu_apps.codec.body import Assembler, StatsBody
+from ryu_apps.codec.body import StatsBody
 from ryu_apps.codec.flow_stats import FlowStats, decode_flow_stats, decode_port_stats
-from ryu_apps.codec.messages import MeterCommand, join_messages
+from ryu_apps.codec.messages import MeterCommand
 from ryu_apps.codec.meter_stats import decode_meter_configs, decode_meter_stats
-from ryu_apps.collector import (
-    CounterMemory,
-    edge_samples,
-    flow_counters,
-    increase,
-    meter_counters,
-    meter_samples,
-    port_counters,
-    port_samples,
-)
-from ryu_apps.cookies import Kind, unpack_cookies
-from ryu_apps.flows import FlowChanges, WireEntry, delete_by_cookie, flow_changes, wire_entry
+from ryu_apps.conversation import Conversation, SwitchSilentError
+from ryu_apps.cookies import KIND_MASK, Kind, unpack_cookies
+from ryu_apps.flows import FlowChanges, delete_by_cookie, flow_changes, wire_entry
 from ryu_apps.framework import (
     flow_entries,
     hub,
     ofproto_v1_3,
     ofproto_v1_3_parser,
     send_all,
-    serialize,
     take_xids,
 )
 from ryu_apps.meters import MeterChanges, MeterRates, meter_changes, write_meters
 from ryu_apps.pipeline import FlowEntry, Pipeline, TooFewTablesError
+from ryu_apps.sampling import Reading, Sampler
 from telemetry.samples import SampleBatch
 from topology.learning import Sighting
 
 LOG = logging.getLogger("tidegate.switch")
 
-#: How long a barrier may take.
-_BARRIER_S: Final = 5.0
 #: After errors a switch is read again so soon, and so often in a row.
 _RETRY_S: Final = 0.3
 _RETRIES: Final = 5
@@ -66,10 +55,8 @@ _KEPT_WITHOUT_PLAN: Final = frozenset(
         Kind.DOWNLOAD_REGION,
     }
 )
-
-
-class SwitchSilentError(Exception):
-    """The switch did not answer in time."""
+#: So many refusals in a round are told one by one.
+_ERRORS_LOGGED: Final = 10
 
 
 @dataclass(frozen=True)
@@ -135,19 +122,20 @@ class Switch:
     clock: Callable[[], float] = time.time
     facts: Facts = field(default_factory=lambda: Facts(254, 0, ""))
     pipeline: Pipeline = field(default_factory=Pipeline)
-    memory: CounterMemory = field(default_factory=CounterMemory)
     #: Cookies and meters as read back last, and sent since.
     held: set[int] = field(default_factory=set)
     meters: dict[int, tuple[int, int]] = field(default_factory=dict)
     ready: bool = False
     alive: bool = True
     n_pairs: int = 0
-    _assembler: Assembler = field(default_factory=Assembler)
-    _waiting: dict[int, Any] = field(default_factory=dict)
     _wake: Any = field(default_factory=hub.Event)
     _errors: int = 0
     _retries: int = 0
     _lost: int = 0
+
+    def __post_init__(self) -> None:
+        self._talk = Conversation(self.datapath, self.config.polling.timeout_s)
+        self._sampler = Sampler(self.dpid, self.pairs)
 
     @property
     def dpid(self) -> int:
@@ -162,37 +150,29 @@ class Switch:
 
     def on_stats(self, message: Any) -> None:
         """A multipart reply, or a part of one."""
-        if message.xid not in self._waiting:
-            self._assembler.forget(message.xid)
-            return
-        body = message.body if isinstance(message.body, list) else [message.body]
-        whole = self._assembler.add(message.xid, body, message.flags)
-        if whole is not None:
-            self.on_reply(message.xid, whole)
+        self._talk.on_stats(message)
 
     def on_reply(self, xid: int, value: Any) -> None:
         """An answer to a request."""
-        waiting = self._waiting.pop(xid, None)
-        if waiting is not None:
-            waiting.put(value)
+        self._talk.on_reply(xid, value)
 
     def on_error(self, message: Any) -> None:
         """The switch refused something: read it again before trying again."""
         self._errors += 1
-        LOG.warning(
-            "dp %016x refused a message: type %s code %s xid %s",
-            self.dpid,
-            message.type,
-            message.code,
-            message.xid,
-        )
+        if self._errors <= _ERRORS_LOGGED:
+            LOG.warning(
+                "dp %016x refused a message: type %s code %s xid %s",
+                self.dpid,
+                message.type,
+                message.code,
+                message.xid,
+            )
         self.on_reply(message.xid, None)
 
     # The green thread.
 
     def run(self) -> None:
         """Live until the connection ends; an error in one round is logged and the next round tried."""
-        interval = self.config.polling.interval_s
         next_poll = 0.0
         while self.alive:
             try:
@@ -200,78 +180,96 @@ class Switch:
                     self._get_to_know()
                 now = time.monotonic()
                 if now >= next_poll:
-                    # Spread over the interval, so that switches do not all answer at once.
-                    spread = self.config.polling.jitter * (np.random.default_rng().random() - 0.5)
-                    next_poll = now + interval * (1 + spread)
+                    next_poll = now + self._interval_s()
                     self._poll()
                 self._reconcile()
             except SwitchSilentError as error:
                 LOG.warning("dp %016x %s", self.dpid, error)
             except Exception:
                 LOG.exception("dp %016x round failed", self.dpid)
-            pause = max(0.0, next_poll - time.monotonic())
-            if self._errors and self._retries < _RETRIES:
-                self._retries += 1
-                pause, next_poll = min(pause, _RETRY_S), 0.0
-            elif not self._errors:
-                self._retries = 0
-            self._errors = 0
+            if self._is_to_retry():
+                next_poll = min(next_poll, time.monotonic() + _RETRY_S)
+            pause = next_poll - time.monotonic()
             if not self.ready:
                 pause = max(pause, _RETRY_S)
             self._wake.wait(timeout=max(pause, 0.01))
             self._wake.clear()
 
+    def _interval_s(self) -> float:
+        """Until the next poll; spread, so that switches do not all answer at once."""
+        polling = self.config.polling
+        return polling.interval_s * (1 + polling.jitter * (np.random.default_rng().random() - 0.5))
+
+    def _is_to_retry(self) -> bool:
+        """Whether this round met errors, and the rounds before it not too often."""
+        errors, self._errors = self._errors, 0
+        if not errors:
+            self._retries = 0
+            return False
+        self._retries += 1
+        return self._retries <= _RETRIES
+
     def _get_to_know(self) -> None:
-        ofp, parser, dp = ofproto_v1_3, ofproto_v1_3_parser, self.datapath
-        desc, features, tables = self._ask(
-            [
-                parser.OFPDescStatsRequest(dp, 0),
-                parser.OFPMeterFeaturesStatsRequest(dp, 0),
-                parser.OFPFeaturesRequest(dp),
-            ]
-        )
-        n_tables = tables.n_tables if tables is not None else 254
-        max_meters = features[0].max_meter if features else 0
-        if self.config.openflow.max_meters is not None:
-            max_meters = min(max_meters, self.config.openflow.max_meters)
-        description = " ".join(
-            part.decode(errors="replace") for part in ((desc[0].hw_desc, desc[0].sw_desc) if desc else ())
-        )
-        self.facts = Facts(n_tables, max_meters, description)
+        self.facts = self._ask_facts()
         try:
-            self.pipeline = Pipeline.fitting(n_tables)
+            self.pipeline = Pipeline.fitting(self.facts.n_tables)
         except TooFewTablesError as error:
             LOG.error("dp %016x is left alone: %s", self.dpid, error)
             self.alive = False
             return
         if self.pipeline.missing:
             names = ", ".join(stage.name.lower() for stage in self.pipeline.missing)
-            LOG.warning("dp %016x has %d tables, does without: %s", self.dpid, n_tables, names)
-        # Whole packets are not wanted at the controller, and counters begin here.
-        send_all(dp, [parser.OFPSetConfig(dp, ofp.OFPC_FRAG_NORMAL, 0xFFE5)])
+            LOG.warning("dp %016x has %d tables, does without: %s", self.dpid, self.facts.n_tables, names)
+        # Counters begin here.
         stats = self._poll()
-        cookies = unpack_cookies(stats.cookie)
+        hosts = self._hosts_in(stats)
         # Numbers of pairs belong to a process that is gone.
-        self._send([delete_by_cookie(int(Kind.ACCOUNTING) << 60, 0xF << 60)])
+        self._talk.tell([delete_by_cookie(int(Kind.ACCOUNTING) << 60, KIND_MASK)])
         self.held = {cookie for cookie in self.held if cookie >> 60 != Kind.ACCOUNTING}
-        rows = np.flatnonzero(cookies.kind == Kind.UPLOAD_USER)
-        hosts = [
+        self.n_pairs = 0
+        self.ready = True
+        LOG.info(
+            "dp %016x is %s: %d tables, %d meters; holds %d entries, %d meters, %d hosts",
+            self.dpid, self.facts.description, self.facts.n_tables, self.facts.max_meters,
+            len(self.held), len(self.meters), len(hosts),
+        )  # fmt: skip
+        self.surroundings.recovered(self.dpid, hosts, fresh=not self.held)
+
+    def _ask_facts(self) -> Facts:
+        ofp, parser, dp = ofproto_v1_3, ofproto_v1_3_parser, self.datapath
+        # Whole packets are not wanted at the controller.
+        send_all(dp, [parser.OFPSetConfig(dp, ofp.OFPC_FRAG_NORMAL, 0xFFE5)])
+        desc, features, tables = self._talk.ask(
+            [
+                parser.OFPDescStatsRequest(dp, 0),
+                parser.OFPMeterFeaturesStatsRequest(dp, 0),
+                parser.OFPFeaturesRequest(dp),
+            ]
+        )
+        max_meters = features[0].max_meter if features else 0
+        if self.config.openflow.max_meters is not None:
+            max_meters = min(max_meters, self.config.openflow.max_meters)
+        named = (desc[0].hw_desc, desc[0].sw_desc) if desc else ()
+        return Facts(
+            n_tables=tables.n_tables if tables is not None else 254,
+            max_meters=max_meters,
+            description=" ".join(part.decode(errors="replace") for part in named),
+        )
+
+    def _hosts_in(self, stats: FlowStats) -> list[Sighting]:
+        """The hosts that an earlier process wrote entries for."""
+        rows = np.flatnonzero(unpack_cookies(stats.cookie).kind == Kind.UPLOAD_USER)
+        return [
             Sighting(entry.match["eth_src"], None, self.dpid, entry.match["in_port"])
             for entry in flow_entries(stats, rows)
             if "eth_src" in entry.match and "in_port" in entry.match
         ]
-        self.ready = True
-        LOG.info(
-            "dp %016x is %s: %d tables, %d meters; holds %d entries, %d meters, %d hosts",
-            self.dpid, description, n_tables, max_meters, len(self.held), len(self.meters), len(hosts),
-        )  # fmt: skip
-        self.surroundings.recovered(self.dpid, hosts, fresh=not self.held)
 
     def _poll(self) -> FlowStats:
         ofp, parser, dp = ofproto_v1_3, ofproto_v1_3_parser, self.datapath
         asked_at = self.clock()
         try:
-            flows, meters, configs, ports = self._ask(
+            flows, meters, configs, ports = self._talk.ask(
                 [
                     parser.OFPFlowStatsRequest(dp, 0, ofp.OFPTT_ALL, ofp.OFPP_ANY, ofp.OFPG_ANY, 0, 0, None),
                     parser.OFPMeterStatsRequest(dp, 0, ofp.OFPM_ALL),
@@ -279,69 +277,46 @@ class Switch:
                     parser.OFPPortStatsRequest(dp, 0, ofp.OFPP_ANY),
                 ]
             )
+            if flows is None:
+                # Refused is not empty: an empty table would be filled anew.
+                raise SwitchSilentError("must answer for its flow entries, refused to")
         except SwitchSilentError:
             self._lost += 1
             raise
-        now = self.clock()
-        stats = decode_flow_stats(flows or [])
-        self.held = {cookie for cookie in stats.cookie.tolist() if cookie >> 60}
-        self._take_meters(configs or [])
-        self._sample(stats, meters, ports, asked_at, now)
-        return stats
+        reading = Reading(
+            decode_flow_stats(flows),
+            None if meters is None else decode_meter_stats(meters),
+            None if ports is None else decode_port_stats(ports),
+            asked_at,
+            self.clock(),
+        )
+        self.held = {cookie for cookie in reading.flows.cookie.tolist() if cookie >> 60}
+        self._take_meters(configs)
+        self._sample(reading)
+        return reading.flows
 
-    def _take_meters(self, bodies: list[StatsBody]) -> None:
+    def _sample(self, reading: Reading) -> None:
+        limits = {meter: rate * 1e3 for meter, (rate, _) in self.meters.items()}
+        sampled = self._sampler.sample(reading, limits, self._lost)
+        self._lost = 0
+        self.n_pairs = sampled.n_pairs
+        located = (self.surroundings.host_of_series(self.dpid, int(s)) for s in sampled.active_hosts)
+        sightings = [Sighting(mac, None, self.dpid, port) for mac, port in filter(None, located)]
+        self.surroundings.sampled(sampled.batch, sightings)
+        self._talk.post([delete_by_cookie(cookie) for cookie in sampled.stale])
+
+    def _take_meters(self, bodies: list[StatsBody] | None) -> None:
+        if bodies is None:
+            return
         configs = decode_meter_configs(bodies)
         rows = zip(configs.meter_id.tolist(), configs.rate.tolist(), configs.burst.tolist(), strict=True)
         self.meters = {meter: (rate, burst) for meter, rate, burst in rows}
-
-    def _sample(self, stats: FlowStats, meters: Any, ports: Any, asked_at: float, now: float) -> None:
-        memory = self.memory
-        cookies = unpack_cookies(stats.cookie)
-        meter_now = meter_counters(decode_meter_stats(meters or []), now)
-        limits = {meter: rate * 1e3 for meter, (rate, _) in self.meters.items()}
-        meter_rates = meter_samples(memory.meters, meter_now, limits, memory.restarts_before(asked_at))
-        pair_rows = np.flatnonzero((cookies.kind == Kind.ACCOUNTING) & (cookies.series <= len(self.pairs)))
-        pair_now = flow_counters(stats, pair_rows, cookies.series[pair_rows], now)
-        edges = edge_samples(memory.pairs, pair_now, self.pairs.columns(pair_now.ids.astype(np.uint32)))
-        endpoints, edges = self.pairs.named(edges)
-        port_now = port_counters(decode_port_stats(ports or []), now)
-        host_rows = np.flatnonzero(cookies.kind == Kind.UPLOAD_USER)
-        host_now = flow_counters(stats, host_rows, cookies.series[host_rows], now)
-        active = host_now.ids[increase(memory.hosts, host_now).amount[:, 0] > 0]
-        located = (self.surroundings.host_of_series(self.dpid, int(series)) for series in active)
-        sightings = [Sighting(mac, None, self.dpid, port) for mac, port in filter(None, located)]
-        batch = SampleBatch(
-            dpid=self.dpid,
-            time=now,
-            meters=meter_rates,
-            edges=edges,
-            ports=port_samples(memory.ports, port_now),
-            endpoints=endpoints,
-            lost_polls=self._lost,
-        )
-        self.n_pairs = len(pair_rows)
-        memory.meters, memory.pairs, memory.ports, memory.hosts = meter_now, pair_now, port_now, host_now
-        self._lost = 0
-        self.surroundings.sampled(batch, sightings)
 
     def _reconcile(self) -> None:
         wanted = self.surroundings.wanted(self.dpid)
         if wanted is None or not self.ready:
             return
-        wire = {entry.cookie: entry for entry in map(wire_entry, wanted.flows)}
-        if wanted.plan_version is None and any(cookie >> 60 in _KEPT_WITHOUT_PLAN for cookie in self.held):
-            wire = {c: e for c, e in wire.items() if c >> 60 not in _KEPT_WITHOUT_PLAN}
-            kept = {c for c in self.held if c >> 60 in _KEPT_WITHOUT_PLAN}
-        else:
-            kept = set()
-        flows = flow_changes(self.held - kept, wire)
-        if not wanted.complete:
-            flows = FlowChanges(add=flows.add)
-        meters = (
-            meter_changes(self.meters, wanted.meters) if wanted.plan_version is not None else MeterChanges()
-        )
-        if not wanted.complete:
-            meters = MeterChanges(meters.lower, meters.raise_, meters.add)
+        flows, meters = self._flow_changes(wanted), self._meter_changes(wanted)
         self._change_meters(meters, wanted.meters)
         self._change_flows(flows)
         if meters.delete:
@@ -349,16 +324,31 @@ class Switch:
             self._write(MeterCommand.DELETE, meters.delete, wanted.meters)
         if meters:
             # Read back, not remembered: the switch may have rounded, refused or forgotten.
-            (configs,) = self._ask(
+            (configs,) = self._talk.ask(
                 [ofproto_v1_3_parser.OFPMeterConfigStatsRequest(self.datapath, 0, ofproto_v1_3.OFPM_ALL)]
             )
-            self._take_meters(configs or [])
+            self._take_meters(configs)
         in_step = self.meters == dict(wanted.meters) if wanted.plan_version is not None else None
         if meters and not in_step and wanted.complete:
             self._errors += 1
         self.surroundings.applied(
             Applied(self.dpid, wanted.plan_version, in_step, len(self.meters), self._lost)
         )
+
+    def _flow_changes(self, wanted: Wanted) -> FlowChanges:
+        wire = {entry.cookie: entry for entry in map(wire_entry, wanted.flows)}
+        held = self.held
+        if wanted.plan_version is None and any(cookie >> 60 in _KEPT_WITHOUT_PLAN for cookie in held):
+            wire = {c: e for c, e in wire.items() if c >> 60 not in _KEPT_WITHOUT_PLAN}
+            held = {c for c in held if c >> 60 not in _KEPT_WITHOUT_PLAN}
+        changes = flow_changes(held, wire)
+        return changes if wanted.complete else FlowChanges(add=changes.add)
+
+    def _meter_changes(self, wanted: Wanted) -> MeterChanges:
+        if wanted.plan_version is None:
+            return MeterChanges()
+        changes = meter_changes(self.meters, wanted.meters)
+        return changes if wanted.complete else replace(changes, delete=())
 
     def _change_meters(self, changes: MeterChanges, wanted: MeterRates) -> None:
         for command, meters in (
@@ -370,7 +360,7 @@ class Switch:
                 continue
             self._log_meters("modify" if command is MeterCommand.MODIFY else "add", meters, wanted)
             if command is MeterCommand.MODIFY and _CLEARS_ON_MODIFY in self.facts.description:
-                self.memory.meters_modified(meters, self.clock())
+                self._sampler.memory.meters_modified(meters, self.clock())
             self._write(command, meters, wanted)
 
     def _log_meters(self, verb: str, meters: tuple[int, ...], wanted: MeterRates) -> None:
@@ -384,47 +374,20 @@ class Switch:
 
     def _write(self, command: MeterCommand, meters: tuple[int, ...], wanted: MeterRates) -> None:
         self.datapath.send(write_meters(command, meters, wanted, take_xids(self.datapath, len(meters))))
-        self._barrier()
+        self._talk.barrier()
 
     def _change_flows(self, changes: FlowChanges) -> None:
         if not changes:
             return
         LOG.info("dp %016x flows: %d added, %d removed", self.dpid, len(changes.add), len(changes.delete))
         if changes.add:
-            self._send([entry.add for entry in changes.add])
+            self._talk.tell([entry.add for entry in changes.add])
         if changes.delete:
-            self._send([delete_by_cookie(cookie) for cookie in changes.delete])
+            self._talk.tell([delete_by_cookie(cookie) for cookie in changes.delete])
         self.held |= {entry.cookie for entry in changes.add}
         self.held -= set(changes.delete)
 
     def add_pairs(self, entries: list[FlowEntry]) -> None:
         """Install accounting entries; called between rounds, waits for nothing."""
-        wire: list[WireEntry] = [wire_entry(entry) for entry in entries]
-        raw = [entry.add for entry in wire]
-        self.datapath.send(join_messages(raw, take_xids(self.datapath, len(raw))))
-        self.n_pairs += len(raw)
-
-    def _send(self, raw: list[bytes]) -> None:
-        self.datapath.send(join_messages(raw, take_xids(self.datapath, len(raw))))
-        self._barrier()
-
-    def _barrier(self) -> None:
-        self._ask([ofproto_v1_3_parser.OFPBarrierRequest(self.datapath)], _BARRIER_S)
-
-    def _ask(self, requests: list[Any], timeout_s: float | None = None) -> list[Any]:
-        """The answers to some requests, sent as one buffer. Raises SwitchSilentError."""
-        xids = take_xids(self.datapath, len(requests)).tolist()
-        queues = {xid: hub.Queue(1) for xid in xids}
-        self._waiting.update(queues)
-        deadline = time.monotonic() + (timeout_s or self.config.polling.timeout_s)
-        try:
-            self.datapath.send(serialize(requests, xids))
-            return [queues[xid].get(timeout=max(0.001, deadline - time.monotonic())) for xid in xids]
-        except hub.QueueEmpty:
-            waited = timeout_s or self.config.polling.timeout_s
-            names = ", ".join(type(request).__name__ for request in requests)
-            raise SwitchSilentError(f"must answer {names} within {waited:g} s, got nothing") from None
-        finally:
-            for xid in xids:
-                self._waiting.pop(xid, None)
-                self._assembler.forget(xid)
+        self._talk.post([wire_entry(entry).add for entry in entries])
+        self.n_pairs += len(entries)

@@ -97,7 +97,7 @@ def test_increases_equal_those_reckoned_row_by_row(data):
 def test_a_meter_is_a_gap_or_a_rate_and_never_a_made_up_zero(data):
     """NaN goes with GAP and GAP with NaN; a zero is said only where the counter stood still."""
     before, now = data.draw(st.none() | polls(100.0)), data.draw(polls(105.0))
-    samples = meters(before, now, {i: 1e3 for i in range(1, 9)})
+    samples = meters(before, now, dict.fromkeys(range(1, 9), 1e3))
     gap = samples.flags & GAP > 0
     assert (gap == np.isnan(samples.offered_bps)).all()
     assert not (gap & (samples.flags & CENSORED > 0)).any()

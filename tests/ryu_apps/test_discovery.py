@@ -171,10 +171,11 @@ EVENTS = st.lists(
 def test_whatever_happens_a_port_has_one_role_and_one_cable(events):
     """Edge, link or pending, never two of them; no port is an end of two cables."""
     discovery, now = Discovery(3, 4), 0.0
-    for what, *arguments in events:
+    for event in events:
+        what, arguments = event[0], list(event[1:])
         match what, arguments:
             case "up", [place, afresh]:
-                discovery.port_up(*place, now, afresh)
+                discovery.port_up(place[0], place[1], now, afresh)
             case "down", [place]:
                 discovery.port_down(*place)
                 assert not any(
@@ -187,7 +188,7 @@ def test_whatever_happens_a_port_has_one_role_and_one_cable(events):
                 discovery.advance(now, connected)
             case "reprieve", [dpid]:
                 discovery.reprieve(dpid, now)
-        cables = {}
+        cables: dict[tuple[int, int], tuple[int, int]] = {}
         for link in discovery.links:
             source, target = (link.src_dpid, link.src_port), (link.dst_dpid, link.dst_port)
             for one, other in ((source, target), (target, source)):

@@ -150,7 +150,12 @@ def test_a_pending_port_carries_nothing():
     packet = {**unicast(mac_of(1), mac_of(2)), "in_port": 3}
     passage = pass_through(entries, packet)
     assert (passage.out, passage.punted_in) == ([], [])
-    flood = {"eth_src": mac_of(1), "eth_dst": BROADCAST, "eth_type": 0x0806, "in_port": 1}
+    flood: dict[str, int | str] = {
+        "eth_src": mac_of(1),
+        "eth_dst": BROADCAST,
+        "eth_type": 0x0806,
+        "in_port": 1,
+    }
     assert pass_through(entries, flood).out == [2]
     assert pass_through(entries, {"in_port": 3, "eth_type": 0x88CC, "eth_src": STRANGER}).punted_in == [0]
 
