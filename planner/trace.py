@@ -68,13 +68,12 @@ def load_trace(path: Path) -> Trace:
     OSError : if it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise TraceError(f"{path} must be an .npz file, got a single array")
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise ValueError("a single array")
+        with stored:
             parts = {name: stored[name] for name in stored.files}
     except (ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
-        if isinstance(error, TraceError):
-            raise
         raise TraceError(f"{path} must be an .npz file without objects, got {error}") from None
     try:
         return _checked(parts)
