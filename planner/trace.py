@@ -73,8 +73,9 @@ def load_trace(path: Path) -> Trace:
             raise ValueError("a single array")
         with stored:
             parts = {name: stored[name] for name in stored.files}
-    except (ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError) as error:
-        raise TraceError(f"{path} must be an .npz file without objects, got {error}") from None
+    except (ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError):
+        # NumPy's own words advise to load it unsafely.
+        raise TraceError(f"{path} must be a trace, an .npz file without pickled objects") from None
     try:
         return _checked(parts)
     except TraceError as error:

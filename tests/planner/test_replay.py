@@ -247,7 +247,7 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path: Path):
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "cut.npz").write_bytes(SAMPLE_TRACE.read_bytes()[:1000])
     for name in ("objects.npz", "one.npy", "text", "empty", "cut.npz"):
-        with pytest.raises(TraceError, match=r"must be an \.npz file"):
+        with pytest.raises(TraceError, match="must be a trace"):
             load_trace(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         load_trace(tmp_path / "absent.npz")
