@@ -76,3 +76,18 @@ def test_broken_knobs_are_named(knob: dict[str, float]) -> None:
     """A bound that is broken is refused by name."""
     with pytest.raises(ValueError, match=next(iter(knob))):
         unconstrained(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.bool_), **knob)
+
+
+def test_series_by_themselves_and_among_many_are_the_same() -> None:
+    """Series are worked on in parts, densely or picked out: an estimate does not depend on its neighbours."""
+    rng = np.random.default_rng(5)
+    demand = rng.random((70, 9000)).astype(np.float32)
+    demand[rng.random(demand.shape) < 0.1] = np.nan
+    censored = rng.random(demand.shape) < 0.5
+    # Few in the first part, most in the second, none in the last.
+    censored[:, 10:4096] = False
+    censored[:, 8192:] = False
+    together = unconstrained(demand, censored)
+    for series in (0, 9, 10, 4096, 8191, 8999):
+        alone = unconstrained(demand[:, [series]], censored[:, [series]])
+        np.testing.assert_array_equal(together[:, [series]], alone)

@@ -21,6 +21,7 @@ from forecasting.training import (
     NotEnoughHistory,
     TrainedModel,
     challenge,
+    choose_series,
     retrain,
     sample_series,
     train,
@@ -177,3 +178,12 @@ def test_a_model_for_other_settings_is_not_loaded(trained: TrainedModel, other: 
     """Kind, quantiles and step must be those that the model was trained for."""
     with pytest.raises(ModelFailed, match=next(iter(other))):
         trained.load(replace(QUICK, **other))  # type: ignore[arg-type]
+
+
+def test_chosen_series_are_a_sample() -> None:
+    """To choose before copying is to get what thinning out the whole would have kept."""
+    level = np.array([0] * 300 + [1] * 2)
+    history = history_of(recurring(20, 302), level=level)
+    chosen = choose_series(level, 40, QUICK.seed)
+    assert history.series_id[chosen].tolist() == sample_series(history, QUICK, at_most=40).series_id.tolist()
+    assert choose_series(level, 302).tolist() == list(range(302))

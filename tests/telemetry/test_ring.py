@@ -301,3 +301,22 @@ def test_broken_bounds_name_rule_and_value() -> None:
     for arguments, rule in (((0.0, 4, 1), "step_s"), ((60.0, 0, 1), "capacity"), ((60.0, 4, -1), "n_series")):
         with pytest.raises(ValueError, match=rule):
             SeriesRing(*arguments)
+
+
+def test_a_window_of_some_series_is_that_part_of_the_whole() -> None:
+    """Picked columns, in any order, hold what the whole window holds there, older laps included."""
+    rng = np.random.default_rng(3)
+    ring = SeriesRing(10.0, 5, 6)
+    for poll in range(1, 14):
+        now = 10.0 * poll
+        rates = np.where(rng.random(6) < 0.2, NAN, rng.random(6))
+        if poll % 4:
+            ring.add(now, np.arange(6), rates, 10.0, rng.random(6) < 0.3, now=now)
+    chosen = np.array([4, 0, 5, 4])
+    whole, part = ring.window(130.0, 5), ring.window(130.0, 5, chosen)
+    np.testing.assert_array_equal(part.demand_bps, whole.demand_bps[:, chosen])
+    np.testing.assert_array_equal(part.censored, whole.censored[:, chosen])
+    assert ring.window(130.0, 5, np.empty(0, np.int64)).demand_bps.shape == (5, 0)
+    for stranger in (-1, 6):
+        with pytest.raises(ValueError, match="series must be in 0"):
+            ring.window(130.0, 5, np.array([stranger]))
