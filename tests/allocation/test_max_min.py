@@ -35,7 +35,8 @@ def check(demand, weight, capacity):
 @many(500)
 def test_real_shares_equal_progressive_filling(claims, capacity):
     """Any claims and any capacity give what raising the level knee by knee gives."""
-    check(*zip(*claims, strict=True), capacity)
+    demand, weight = zip(*claims, strict=True)
+    check(demand, weight, capacity)
 
 
 @given(CLAIMS, st.integers(-3, 3))

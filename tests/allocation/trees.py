@@ -69,8 +69,8 @@ def problems(draw, max_pools=14):
     """A tree, a capacity, rows of claims and reserves."""
     tree, capacity = draw(trees(max_pools))
     rows = draw(st.integers(0, 3))
-    claims = [[draw(RATES) for _ in tree.leaves] for _ in range(rows)]
-    claims = np.maximum.accumulate(np.array(claims, float).reshape(rows, len(tree.leaves)), axis=0)
+    drawn = [[draw(RATES) for _ in tree.leaves] for _ in range(rows)]
+    claims = np.maximum.accumulate(np.array(drawn, float).reshape(rows, len(tree.leaves)), axis=0)
     reserve = np.array([draw(st.one_of(st.just(0.0), RATES)) for _ in range(len(tree))])
     return tree, capacity, claims, reserve
 
