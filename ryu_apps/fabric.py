@@ -28,6 +28,20 @@ def host_series(mac: str) -> int:
     return zlib.crc32(mac.encode()) & MAX_SERIES
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """The network at one moment, and what follows from it."""
+
+    network: Network = field(default_factory=Network)
+    hops: NextHops = field(default_factory=dict)
+    flood: FloodPorts = field(default_factory=dict)
+    hosts_on: Mapping[int, tuple[Host, ...]] = field(default_factory=dict)
+    #: MAC and port by switch and number in cookies.
+    by_series: Mapping[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
+    #: Output ports by MAC, by switch, of those that were asked for.
+    towards: dict[int, dict[str, int]] = field(default_factory=dict)
+
+
 @dataclass
 class Fabric:
     """Switches, ports, links and hosts as discovered, and where each switch sends."""
@@ -42,12 +56,9 @@ class Fabric:
     known: frozenset[int] = frozenset()
     ports: dict[tuple[int, int], Port] = field(default_factory=dict)
     version: int = 0
-    _network: Network = field(default_factory=Network)
-    _hops: NextHops = field(default_factory=dict)
-    _flood: FloodPorts = field(default_factory=dict)
-    _towards: dict[int, dict[str, int]] = field(default_factory=dict)
-    _hosts_on: dict[int, tuple[Host, ...]] = field(default_factory=dict)
-    _by_series: dict[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
+    #: None: something changed since it was drawn.
+    _drawn: _Picture | None = None
+    _before: _Picture = field(default_factory=_Picture)
     _applications: tuple[ApplicationPort, ...] = ()
 
     @classmethod
@@ -69,12 +80,12 @@ class Fabric:
         self.connected |= {dpid}
         self.known |= {dpid}
         self.discovery.reprieve(dpid, now)
-        self._rebuild()
+        self._changed()
 
     def switch_down(self, dpid: int) -> None:
         """A control channel is lost. The switch may well go on forwarding, so it stays on the map."""
         self.connected -= {dpid}
-        self._rebuild()
+        self._changed()
 
     def port(self, port: Port, now: float, afresh: bool = False) -> None:
         """A port is there, up or down."""
@@ -85,19 +96,22 @@ class Fabric:
         else:
             replaced = before is not None and before.name != port.name
             self.discovery.port_up(port.dpid, port.port_no, now, afresh or replaced)
-        self._rebuild()
+        self._changed()
 
     def port_gone(self, dpid: int, port_no: int) -> None:
         """A port was removed."""
         self.ports.pop((dpid, port_no), None)
         self.discovery.port_down(dpid, port_no)
-        self._rebuild()
+        self._changed()
 
     def heard(self, source: tuple[int, int], at: tuple[int, int], now: float) -> bool:
         """An LLDP probe came in. True if that changed the picture."""
-        if source[0] not in self.known or not self.discovery.heard(source, at, now):
+        # A probe under way when its port went down would make it a link port for good.
+        if not (self._is_up(source) and self._is_up(at)):
             return False
-        self._rebuild()
+        if not self.discovery.heard(source, at, now):
+            return False
+        self._changed()
         return True
 
     def seen(self, sightings: Iterable[Sighting], now: float, proven: bool = False) -> tuple[HostChange, ...]:
@@ -108,77 +122,93 @@ class Fabric:
         usable = [s for s in sightings if proven or self.discovery.is_edge(s.dpid, s.port_no)]
         self.table, changes = observe_all(self.table, usable, now, rules=self.rules)
         if changes:
-            self._rebuild()
+            self._changed()
         return changes
 
     def settle(self, now: float) -> None:
         """Time passed: quiet ports become edges, links not heard of die."""
         if self.discovery.advance(now, self.connected):
-            self._rebuild()
+            self._changed()
 
     def expire(self, now: float) -> tuple[HostChange, ...]:
         """Forget hosts that were silent for too long, and those on ports that turned out to be links."""
         self.table, changes = expire(
-            self.table, now, inter_switch=self._network.inter_switch_ports, rules=self.rules
+            self.table, now, inter_switch=self.network.inter_switch_ports, rules=self.rules
         )
         if changes:
-            self._rebuild()
+            self._changed()
         return changes
 
-    def _rebuild(self) -> None:
+    def _changed(self) -> None:
+        # Drawn when next asked for: a switch that connects brings fifty ports at once.
+        self.version += 1
+        self._drawn = None
+
+    def _picture(self) -> _Picture:
+        if self._drawn is None:
+            self._drawn = self._before = self._draw(self._before)
+        return self._drawn
+
+    def _draw(self, old: _Picture) -> _Picture:
         network = Network(self.known, dict(self.ports), self.discovery.links, self.table.by_mac)
-        old = self._network
-        if (network.switches, network.links, network.ports) != (old.switches, old.links, old.ports):
-            self._hops, self._flood = next_hops(network), flood_ports(network)
-        self._network = network
+        hops, flood = old.hops, old.flood
+        if (network.switches, network.links, network.ports) != (
+            old.network.switches,
+            old.network.links,
+            old.network.ports,
+        ):
+            hops, flood = next_hops(network), flood_ports(network)
         hosts: dict[int, list[Host]] = {}
         for host in network.hosts.values():
             hosts.setdefault(host.dpid, []).append(host)
-        self._hosts_on = {dpid: tuple(found) for dpid, found in hosts.items()}
-        self._by_series = {
-            (host.dpid, host_series(mac)): (mac, host.port_no) for mac, host in network.hosts.items()
-        }
-        self._towards = {}
-        self.version += 1
+        return _Picture(
+            network,
+            hops,
+            flood,
+            {dpid: tuple(found) for dpid, found in hosts.items()},
+            {(host.dpid, host_series(mac)): (mac, host.port_no) for mac, host in network.hosts.items()},
+        )
 
     # Answers.
 
     @property
     def network(self) -> Network:
         """The picture as a value."""
-        return self._network
+        return self._picture().network
 
     def host_of_series(self, dpid: int, series: int) -> tuple[str, int] | None:
         """MAC and port of the local host with this number in cookies."""
-        return self._by_series.get((dpid, series))
+        return self._picture().by_series.get((dpid, series))
 
     def ports_towards(self, dpid: int) -> Mapping[str, int]:
         """On which port a switch sends to each host it can reach, by MAC."""
-        if dpid not in self._towards:
+        picture = self._picture()
+        if dpid not in picture.towards:
             towards = {}
-            for mac, host in self._network.hosts.items():
+            for mac, host in picture.network.hosts.items():
                 # A host whose port is gone is looked for everywhere, as one never seen.
-                if not self._has_port(host):
+                if not self._is_up((host.dpid, host.port_no)):
                     continue
-                port = host.port_no if host.dpid == dpid else self._hops.get((dpid, host.dpid))
+                port = host.port_no if host.dpid == dpid else picture.hops.get((dpid, host.dpid))
                 if port is not None:
                     towards[mac] = port
-            self._towards[dpid] = towards
-        return self._towards[dpid]
+            picture.towards[dpid] = towards
+        return picture.towards[dpid]
 
-    def _has_port(self, host: Host) -> bool:
-        port = self.ports.get((host.dpid, host.port_no))
+    def _is_up(self, place: tuple[int, int]) -> bool:
+        port = self.ports.get(place)
         return port is not None and port.up
 
     def view(self, dpid: int, pipeline: Pipeline, plan: Plan | None, report_pairs: bool) -> SwitchView:
         """All that decides the entries of one switch."""
-        hosts = self._hosts_on.get(dpid, ())
+        picture = self._picture()
+        hosts = picture.hosts_on.get(dpid, ())
         return SwitchView(
             pipeline=pipeline,
             layout=plan.layouts.get(dpid, SwitchLayout()) if plan else SwitchLayout(),
             edge_ports=self.discovery.edge_ports(dpid),
             link_ports=self.discovery.link_ports(dpid),
-            flood_ports=self._flood.get(dpid, ()),
+            flood_ports=picture.flood.get(dpid, ()),
             hosts=hosts,
             ports_towards=self.ports_towards(dpid),
             host_series={host.mac: host_series(host.mac) for host in hosts},
@@ -193,6 +223,6 @@ class Fabric:
             version=self.version,
             switches={dpid: self.facts[dpid] for dpid in sorted(self.connected)},
             ports=tuple(self.ports.values()),
-            links=self._network.links,
-            hosts=dict(self._network.hosts),
+            links=self.network.links,
+            hosts=dict(self.network.hosts),
         )
