@@ -36,7 +36,7 @@ from ryu_apps.framework import (
     send_all,
     set_ev_cls,
 )
-from ryu_apps.link import PlannerLink
+from ryu_apps.link import NETWORK_PATH, PlannerLink
 from ryu_apps.pipeline import Stage, pair_entry, switch_flows
 from ryu_apps.punted import read_punted
 from ryu_apps.switch import Applied, Switch, Wanted
@@ -354,7 +354,7 @@ class Bandwidth(RyuApp):
 
     def _tell_network(self) -> None:
         self._told_version = self.fabric.version
-        self.link.send("/v1/network", encode_network(self.fabric.report(self.speaker)))
+        self.link.send(NETWORK_PATH, encode_network(self.fabric.report(self.speaker)))
 
     def _wake_all(self) -> None:
         for switch in self.switches.values():

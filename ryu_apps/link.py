@@ -31,6 +31,8 @@ LOG = logging.getLogger("tidegate.link")
 _LONG_POLL_S: Final = 20.0
 _UPLOAD_TIMEOUT_S: Final = 10.0
 _RETRY_S: Final = 1.0
+#: Where the network is told.
+NETWORK_PATH: Final = "/v1/network"
 #: Messages kept while the planner is away.
 _BACKLOG: Final = 256
 
@@ -109,9 +111,9 @@ class PlannerLink:
         self._secret = read_or_make(self.config.planner.secret_file)
         self._url = self.config.planner.url or f"http://{self.config.planner.host}:{self.config.planner.port}"
         if self.config.planner.url is None:
-            hub.spawn(self._keep_child)
-        hub.spawn(self._upload)
-        hub.spawn(self._download)
+            hub.spawn(self._forever, self._keep_child)
+        hub.spawn(self._forever, self._upload)
+        hub.spawn(self._forever, self._download)
 
     def stop(self) -> None:
         """End the child; called when this process ends."""
@@ -120,12 +122,27 @@ class PlannerLink:
             self._child.send_signal(signal.SIGTERM)
 
     def send(self, path: str, body: bytes) -> None:
-        """Queue a report; the oldest is dropped when too many wait."""
+        """Queue a report; the oldest is dropped when too many wait.
+
+        A network that still waits is replaced: only the newest is worth sending.
+        """
+        if path == NETWORK_PATH:
+            # Not the first: it may be under way.
+            self._outbox[1:] = [message for message in self._outbox[1:] if message[0] != path]
         if len(self._outbox) >= _BACKLOG:
             del self._outbox[0]
             self.dropped += 1
         self._outbox.append((path, body))
         self._filled.set()
+
+    def _forever(self, loop: Callable[[], None]) -> None:
+        """A dead thread must not look like a quiet planner."""
+        while not self._stopping:
+            try:
+                loop()
+            except Exception:
+                LOG.exception("%s failed, starting it again", loop.__name__)
+                hub.sleep(_RETRY_S)
 
     def _upload(self) -> None:
         connection = Connection(self._url, self._secret, _UPLOAD_TIMEOUT_S, self.speaker)
