@@ -333,6 +333,8 @@ class Bandwidth(RyuApp):
         while True:
             for switch in list(self.switches.values()):
                 self._probe(switch)
+                # Forty probes take some milliseconds; others may have something to do in between.
+                hub.sleep(0)
             hub.sleep(self.config.openflow.lldp_interval_s)
 
     def _probe(self, switch: Switch) -> None:
