@@ -60,7 +60,7 @@ _COMPARED_AT: Final = 1_000
 _WARM_UP: Final = 5
 _SINCE: Final = 1_767_592_800.0
 _PATIENCE_S: Final = 120.0
-_LIBRARIES: Final = ("numpy", "catboost", "duckdb", "scikit-learn", "scikit-network", "numba")
+_LIBRARIES: Final = ("numpy", "catboost", "duckdb", "scikit-learn", "numba")
 
 
 @dataclass

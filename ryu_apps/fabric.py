@@ -38,6 +38,8 @@ class _Picture:
     hosts_on: Mapping[int, tuple[Host, ...]] = field(default_factory=dict)
     #: MAC and port by switch and number in cookies.
     by_series: Mapping[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
+    #: Number in cookies by MAC.
+    series_of: Mapping[str, int] = field(default_factory=dict)
     #: Output ports by MAC, by switch, of those that were asked for.
     towards: dict[int, dict[str, int]] = field(default_factory=dict)
 
@@ -167,6 +169,7 @@ class Fabric:
             flood,
             {dpid: tuple(found) for dpid, found in hosts.items()},
             {(host.dpid, host_series(mac)): (mac, host.port_no) for mac, host in network.hosts.items()},
+            {mac: host_series(mac) for mac in network.hosts},
         )
 
     # Answers.
@@ -211,7 +214,7 @@ class Fabric:
             flood_ports=picture.flood.get(dpid, ()),
             hosts=hosts,
             ports_towards=self.ports_towards(dpid),
-            host_series={host.mac: host_series(host.mac) for host in hosts},
+            host_series=picture.series_of,
             applications=self._applications,
             report_pairs=report_pairs,
         )

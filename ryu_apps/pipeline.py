@@ -151,7 +151,7 @@ class SwitchView:
     hosts: tuple[Host, ...] = ()
     #: Output port by MAC, hosts of other switches included.
     ports_towards: Mapping[str, int] = field(default_factory=dict)
-    #: Host number in cookies, by MAC.
+    #: Host number in cookies, by MAC, hosts of other switches included.
     host_series: Mapping[str, int] = field(default_factory=dict)
     applications: tuple[ApplicationPort, ...] = ()
     #: False while the accounting table is full: unknown pairs are not reported.
@@ -308,7 +308,9 @@ def pair_entry(
 def _forwarding(view: SwitchView) -> Iterator[FlowEntry]:
     table = view.pipeline.table(Stage.FORWARDING)
     for mac, port in view.ports_towards.items():
-        yield FlowEntry(Kind.FORWARDING, table, 10, (("eth_dst", mac),), output=(port,))
+        # The host's number tells its entry from another's with the same digest: of 10,000, two may well share one.
+        series = view.host_series.get(mac, 0)
+        yield FlowEntry(Kind.FORWARDING, table, 10, (("eth_dst", mac),), output=(port,), series=series)
     # Broadcasts and strangers go along the tree, in the switch itself: a network
     # without its controller still resolves addresses.
     everywhere = tuple(sorted({*view.edge_ports, *view.flood_ports}))
