@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
 
-from planner.config import NAME_PATTERN, UNGROUPED, Block, CapacityField, Positive, RatesField
+from planner.config import Block, CapacityField, RatesField
+from planner.config_fields import NAME_PATTERN, UNGROUPED, Positive
 
 MAX_MEMBERS = 100_000
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

@@ -21,7 +21,8 @@ from rich.console import Console, RenderableType
 from rich.progress import Progress
 
 from northbound import client, tables
-from planner.config import Config, ConfigError, load
+from planner.config import Config, load
+from planner.config_faults import ConfigError
 from planner.secret import SecretError
 
 app = typer.Typer(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from planner.config import fault_lines
+from planner.config_faults import fault_lines
 from planner.snapshot import Refused, UnknownGroup
 
 MEDIA_TYPE = "application/problem+json"

@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from planner.config import UNGROUPED, Config
+from planner.config import Config
+from planner.config_fields import UNGROUPED
 from planner.fleet import Fleet
 from planner.policy import Policies
 from planner.snapshot import GroupView

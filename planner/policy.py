@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from planner.config import MAX_WEIGHT, MIN_WEIGHT, UNGROUPED, Config, Pool
+from planner.config import Config, Pool
+from planner.config_fields import MAX_WEIGHT, MIN_WEIGHT, UNGROUPED
 from planner.snapshot import Refused
 
 Pair = tuple[float, float]

@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from planner.config import Config, ConfigError
+from planner.config import Config
+from planner.config_faults import ConfigError
 from planner.loop import Planner
 from planner.plan import MeterTable, Plan, SwitchLayout
 from planner.report import NetworkReport, SwitchFacts

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from allocation.tree import PoolTree
-from planner.config import UNGROUPED, Config
+from planner.config import Config
+from planner.config_fields import UNGROUPED
 from planner.meter_ids import SHARED, MeterIds
 from planner.plan import UNMETERED, Binding, MeterOwner, SwitchLayout
 from planner.policy import Policies, PoolPolicy

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from planner.config import Config, ConfigError, load
+from planner.config import Config, load
+from planner.config_faults import ConfigError
 from planner.plan import MeterTable, Plan
 from planner.report import AppliedReport, SwitchFacts, encode_applied, encode_network
 from planner.secret import read_or_make

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from northbound.reference import BLOCKS, renewed
-from planner.config import Capacity, Config, ConfigError, Rates, load, parse
+from planner.config import Capacity, Config, Rates, load, parse
+from planner.config_faults import ConfigError
 
 ROOT = Path(__file__).parents[2]
 BASE = """\

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench import make_trace
-from planner.config import Config, ConfigError, load, parse
+from planner.config import Config, load, parse
+from planner.config_faults import ConfigError
 from planner.loop import Planner
 from planner.replay import feed, run
 from planner.trace import SAMPLE_TRACE, Trace, TraceError, load_trace, over_ticks

@@ -1,0 +1,142 @@
+"""The rules of the configuration that span blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from planner.config_fields import NAME_PATTERN, UNGROUPED
+
+if TYPE_CHECKING:
+    from planner.config import Config, Pool
+
+_NAME = re.compile(NAME_PATTERN)
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def broken_rules(config: Config) -> Iterator[str]:
+    """The rules that span blocks."""
+    yield from _bad_names(config)
+    yield from _duplicates(
+        (f"regions.{name}.dpids", f"{d:016x}") for name, r in config.regions.items() for d in r.dpids
+    )
+    yield from _duplicates(
+        (f"users.{name}.addresses", a) for name, u in config.users.items() for a in u.addresses
+    )
+    yield from _duplicates((f"users.{name}.macs", m) for name, u in config.users.items() for m in u.macs)
+    yield from _duplicates(
+        (f"groups.{name}.members", m) for name, g in config.groups.items() for m in g.members
+    )
+    for name, user in config.users.items():
+        if not user.addresses and not user.macs:
+            yield f"users.{name} must have addresses or macs, got neither"
+    for name, group in config.groups.items():
+        for member in group.members:
+            if member not in config.users:
+                yield f"groups.{name}.members must be users, got {member!r}"
+    yield from _overlapping_applications(config)
+    yield from _bad_rates(config)
+    buffer = config.allocation.buffer
+    if buffer.min_fraction > buffer.max_fraction:
+        yield f"allocation.buffer.min_fraction must be <= max_fraction {buffer.max_fraction}, got {buffer.min_fraction}"
+    if list(config.forecasting.quantiles) != sorted(set(config.forecasting.quantiles)):
+        yield f"forecasting.quantiles must rise, got {list(config.forecasting.quantiles)}"
+    if 0.5 not in config.forecasting.quantiles or 0.9 not in config.forecasting.quantiles:
+        yield f"forecasting.quantiles must hold 0.5 and 0.9, got {list(config.forecasting.quantiles)}"
+    if list(config.forecasting.horizons_s) != sorted(set(config.forecasting.horizons_s)):
+        yield f"forecasting.horizons_s must rise, got {list(config.forecasting.horizons_s)}"
+    for block, host in (("northbound", config.northbound.host), ("planner", config.planner.host)):
+        if host not in _LOOPBACK:
+            yield f"{block}.host must be a loopback address until TLS is configured, got {host!r}"
+    yield from _clashing_services(config)
+
+
+def _clashing_services(config: Config) -> Iterator[str]:
+    """Ports and files that two parts of the system would both take."""
+    rest, seam = config.northbound, config.planner
+    if rest.port == seam.port and rest.port:
+        yield f"planner.port must not be northbound.port, got {seam.port} in both"
+    if seam.url is not None and not re.fullmatch(r"https?://[^/\s]+/?", seam.url):
+        yield f"planner.url must be like http://127.0.0.1:8650, got {seam.url!r}"
+    files = {"store.path": config.store.path, "northbound.token_file": rest.token_file}
+    files["planner.secret_file"] = seam.secret_file
+    if config.store.key_file is not None:
+        files["store.key_file"] = config.store.key_file
+    yield from _duplicates((path, str(file)) for path, file in files.items())
+
+
+def _bad_names(config: Config) -> Iterator[str]:
+    for block in ("regions", "users", "groups", "applications"):
+        for name in getattr(config, block):
+            if not _NAME.fullmatch(name):
+                yield f"{block}.{name} must be a name of letters, digits and . _ @ - (63 at most), got {name!r}"
+    if UNGROUPED in config.groups:
+        yield f"groups.{UNGROUPED} must have another name, got the name of the pool of users without a group"
+    if "other" in config.applications:
+        yield "applications.other must have another name, got the name of the class for all the rest"
+
+
+def _duplicates(entries: Iterator[tuple[str, str]]) -> Iterator[str]:
+    owner: dict[str, str] = {}
+    for path, value in entries:
+        if value in owner:
+            yield f"{path} must not overlap {owner[value]}, got {value} in both"
+        owner.setdefault(value, path)
+
+
+def _overlapping_applications(config: Config) -> Iterator[str]:
+    seen: dict[str, list[tuple[int, int, str]]] = {}
+    for name, matches in config.applications.items():
+        for match in matches:
+            for first, last in match.ports or ((1, 65535),):
+                for low, high, other in seen.setdefault(match.protocol, []):
+                    if first <= high and low <= last:
+                        yield (
+                            f"applications.{name} must not overlap applications.{other}, "
+                            f"got {match.protocol} {max(first, low)}-{min(last, high)} in both"
+                        )
+                seen[match.protocol].append((first, last, name))
+
+
+def _bad_rates(config: Config) -> Iterator[str]:
+    """Ceilings below guarantees, and guarantees that no parent can keep."""
+    for block in ("regions", "users", "groups"):
+        for name, pool in getattr(config, block).items():
+            if pool.ceiling_mbps is None:
+                continue
+            for direction in ("up", "down"):
+                low, high = getattr(pool.guarantee_mbps, direction), getattr(pool.ceiling_mbps, direction)
+                if low > high:
+                    yield f"{block}.{name}.guarantee_mbps.{direction} must be <= its ceiling {high:g}, got {low:g}"
+    for direction in ("up", "down"):
+        yield from _oversubscribed(config, direction)
+
+
+def _oversubscribed(config: Config, direction: str) -> Iterator[str]:
+    def guarantee(pool: Pool) -> float:
+        return float(getattr(pool.guarantee_mbps, direction))
+
+    grouped = {member for group in config.groups.values() for member in group.members}
+    needed = 0.0
+    for name, group in config.groups.items():
+        members = sum(guarantee(config.users[m]) for m in group.members if m in config.users)
+        limit = getattr(group.ceiling_mbps, direction) if group.ceiling_mbps else float("inf")
+        if members > limit:
+            yield (
+                f"groups.{name}.ceiling_mbps.{direction} must be >= its members' guarantees, "
+                f"which sum to {members:g}, got {limit:g}"
+            )
+        needed += max(guarantee(group), members)
+    needed += sum(guarantee(user) for name, user in config.users.items() if name not in grouped)
+    total = getattr(config.capacity_mbps, direction)
+    if needed > total:
+        yield f"capacity_mbps.{direction} must be >= all guarantees, which sum to {needed:g}, got {total:g}"
+    regions = 0.0
+    for name, region in config.regions.items():
+        limit = getattr(region.capacity_mbps, direction)
+        if guarantee(region) > limit:
+            yield f"regions.{name}.guarantee_mbps.{direction} must be <= its capacity {limit:g}, got {guarantee(region):g}"
+        regions += guarantee(region)
+    if regions > total:
+        yield f"capacity_mbps.{direction} must be >= the regions' guarantees, which sum to {regions:g}, got {total:g}"
