@@ -56,8 +56,11 @@ I64 = npt.NDArray[np.int64]
 
 #: A meter's sample serves for so many polls: one may be lost.
 _SAMPLE_POLLS: Final = 2.5
-#: TCP fills what it is given and no more: what a censored pool is taken to want beyond it.
+#: Whoever uses something may soon want this much of it: TCP fills what it is given and no more, and
+#: granted just what it uses it would be policed one moment and look content the next.
 _PROBE: Final = 1.25
+#: A pool that offers this share of its grant fills it.
+_FULL: Final = 0.9
 _QUEUE: Final = 10_000
 
 
@@ -318,7 +321,10 @@ class Planner:
             reserve = self._reserve(s, p50[d], high[d], d)
             allocation = allocate(tree, claims, reserve)
             allocations.append(allocation)
-            grant[d] = hold_tree(tree, self._grant[d], allocation.grant_bps, self.config.allocation.dead_band)
+            # A pool that fills its grant gets every bit of a rise; the dead band is for those that would not notice.
+            full = ~(observed.offered_bps[d] < _FULL * self._grant[d])
+            before = np.where(full, np.nan, self._grant[d])
+            grant[d] = hold_tree(tree, before, allocation.grant_bps, self.config.allocation.dead_band)
             share += switch_shares(
                 s, grant[d], observed.entry_offered_bps, d, self.config.allocation.min_rate_mbps * 1e6
             )
@@ -329,9 +335,8 @@ class Planner:
         leaves = s.trees[d].leaves
         # Where nothing was measured there is no use to protect; the forecast speaks alone.
         use = np.nan_to_num(observed.offered_bps[d, leaves])
-        more = np.where(observed.censored[d, leaves], _PROBE * use, use)
         likely = np.maximum(p50[leaves], use)
-        possible = np.maximum(np.maximum(likely, p90[leaves]), more)
+        possible = np.maximum(np.maximum(likely, p90[leaves]), _PROBE * use)
         # Use is a row of its own: nobody is cut below it because another's forecast rose.
         claims: F64 = np.stack([use, likely, possible]) * (s.level[leaves] == Level.USER)
         return claims
