@@ -22,8 +22,10 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 #: Cells of the ring, at 9 bytes: the longest history that fits is kept. Four days of minutes
-#: for 1,000 users, two hours for 100,000.
+#: for 1,000 users.
 _CELLS: Final = 24_000_000
+#: Whatever that costs, so many windows are kept: on fewer a model learns too little to be promoted.
+_LEAST_WINDOWS: Final = 5
 
 #: A training draws some 20,000 windows: so many series, and so many cells, are plenty.
 _MOST_SAMPLED: Final = 2000
@@ -46,7 +48,8 @@ class DemandHistory:
 
     def __post_init__(self) -> None:
         most = max(
-            self.settings.window_steps, min(self.settings.train_steps, _CELLS // max(1, 2 * self.n_expected))
+            _LEAST_WINDOWS * self.settings.window_steps,
+            min(self.settings.train_steps, _CELLS // max(1, 2 * self.n_expected)),
         )
         self.ring = SeriesRing(self.settings.step_s, most, 0)
 
