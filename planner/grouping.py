@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,6 @@ from topology.traffic import UNKNOWN, TrafficGraph, TrafficView
 I64 = npt.NDArray[np.int64]
 
 LOG = logging.getLogger("tidegate.planner")
-
-#: Until there are so many clusterings' worth of traffic, groups would be guesses.
-_FIRST_AFTER_S: Final = 1.0
 
 
 def communities_of(view: TrafficView) -> Communities:

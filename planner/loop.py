@@ -267,10 +267,11 @@ class Planner:
         self._train(now)
         if self.structure is None:
             return
-        history = self.history.recent(self.structure, self._columns, now, self.forecaster.steps_wanted)
         known = self._forecast_of
-        if known and known[0] == history.end_time and known[1] is self.structure:
+        if known and known[0] == self.history.ring.last_end(now) and known[1] is self.structure:
+            # No step has been completed since: there is nothing new to forecast from.
             return
+        history = self.history.recent(self.structure, self._columns, now, self.forecaster.steps_wanted)
         self.forecaster.observe(history)
         forecast = self.forecaster.forecast(history, self._grant.reshape(-1))
         self._forecast_of = (history.end_time, self.structure, forecast)

@@ -174,7 +174,11 @@ class SeriesRing:
         stale = self._step_of_row[rows] != wanted
         demand[stale] = np.nan
         censored[stale] = False
-        return Window(self.step_s, end * self.step_s, demand, censored)
+        return Window(self.step_s, self.last_end(now), demand, censored)
+
+    def last_end(self, now: float) -> float:
+        """When the last complete step at ``now`` ended: the ``end_time`` of a window asked for now."""
+        return self._step_at(now) * self.step_s
 
     def view(self, now: float) -> Window:
         """All complete steps remembered at ``now``, a copy."""
