@@ -137,6 +137,20 @@ class Forecasting(Block):
     window_steps: Annotated[int, BeforeValidator(number), Field(ge=8)] = Field(
         default=64, description="steps of history a forecast reads"
     )
+    versions_kept: Annotated[int, BeforeValidator(number), Field(ge=2, le=50)] = Field(
+        default=5, description="models kept that once were in use, to go back to"
+    )
+    rollback_hold_s: Positive | None = Field(
+        default=None, description="a model rolled back to is held so long; absent: until it is released"
+    )
+    dask_address: str | None = Field(
+        default=None,
+        description="scheduler of a Dask cluster that trains, tls://HOST:PORT, or tcp:// on loopback; "
+        "absent: two processes of this machine do",
+    )
+    dask_ca_file: Path | None = Field(default=None, description="certificate that signed the cluster's (PEM)")
+    dask_cert_file: Path | None = Field(default=None, description="the planner's own certificate (PEM)")
+    dask_key_file: Path | None = Field(default=None, description="its key (PEM)")
 
 
 class Buffer(Block):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from planner.config_fields import NAME_PATTERN, UNGROUPED
 
 if TYPE_CHECKING:
-    from planner.config import Config, Pool
+    from planner.config import Config, Forecasting, Pool
 
 _NAME = re.compile(NAME_PATTERN)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -46,10 +46,27 @@ def broken_rules(config: Config) -> Iterator[str]:
         yield f"forecasting.quantiles must hold 0.5 and 0.9, got {list(config.forecasting.quantiles)}"
     if list(config.forecasting.horizons_s) != sorted(set(config.forecasting.horizons_s)):
         yield f"forecasting.horizons_s must rise, got {list(config.forecasting.horizons_s)}"
+    yield from _bad_cluster(config.forecasting)
     for block, host in (("northbound", config.northbound.host), ("planner", config.planner.host)):
         if host not in _LOOPBACK:
             yield f"{block}.host must be a loopback address until TLS is configured, got {host!r}"
     yield from _clashing_services(config)
+
+
+def _bad_cluster(forecasting: Forecasting) -> Iterator[str]:
+    """A Dask cluster runs whatever it is sent, and its answers are unpickled: only who has the key may speak."""
+    address, path = forecasting.dask_address, "forecasting.dask_address"
+    if address is None:
+        return
+    match = re.fullmatch(r"(tcp|tls)://(?:\[([0-9a-fA-F:]+)\]|([^\[\]/:\s]+)):(\d{1,5})", address)
+    if match is None or not 0 < int(match[4]) < 65536:
+        yield f"{path} must be like tls://HOST:PORT, got {address!r}"
+        return
+    if match[1] == "tcp" and (match[2] or match[3]) not in _LOOPBACK:
+        yield f"{path} must be tls:// unless the scheduler is on loopback, got {address!r}"
+    for name in ("dask_ca_file", "dask_cert_file", "dask_key_file"):
+        if match[1] == "tls" and getattr(forecasting, name) is None:
+            yield f"forecasting.{name} must be given with {address}, got none"
 
 
 def _clashing_services(config: Config) -> Iterator[str]:
