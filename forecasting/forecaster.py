@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.archetypes import SAMPLES, Archetypes, learn_archetypes
+from forecasting.archetypes import FRESH_STEPS, Archetypes, learn_archetypes
 from forecasting.baselines import auto_bandwidth
 from forecasting.calibration import Calibration
 from forecasting.censoring import unconstrained
@@ -235,7 +235,7 @@ class Forecaster:
         rung: npt.NDArray[np.uint8],
     ) -> None:
         """The second rung: fresh samples, or a series that nobody has ever seen."""
-        recent = ~np.isnan(demand[-SAMPLES[-1] :])
+        recent = ~np.isnan(demand[-FRESH_STEPS:])
         unseen = np.isnan(demand).all(axis=0) & ~np.isfinite(last_plan_bps)
         needy = np.flatnonzero((rung > Rung.ARCHETYPE) & (recent.any(axis=0) | unseen))
         if needy.size == 0:
@@ -274,7 +274,7 @@ class Forecaster:
                 demand, history.level, peers, self._ahead, self._quantile, self._rng
             )
             # Without a population there is nothing to keep: look again next time.
-            if not np.isnan(self._archetypes.curve).all():
+            if not self._archetypes.empty:
                 self._archetypes_at = history.end_time
         return self._archetypes
 
