@@ -32,6 +32,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.event import MAX_TEXT, MAX_UPLIFT, MIN_UPLIFT, Event
 from forecasting.forecast import Doubles, Floats
 
 Ints = npt.NDArray[np.int64]
@@ -42,8 +43,6 @@ Phases = npt.NDArray[np.int8]
 PRIOR_EVENTS: Final = 1.0
 #: The spread taken before any was seen counts as much as that of so many events.
 SPREAD_EVENTS: Final = 2.0
-#: Announced factors outside these are slips; measured ones are cut to them.
-MIN_UPLIFT, MAX_UPLIFT = 0.02, 50.0
 #: Where several events meet, together they move a forecast by no more than this, in logarithms.
 MAX_SHIFT: Final = math.log(100.0)
 MAX_SIGMA: Final = 2.0
@@ -54,7 +53,6 @@ _SCATTER_SERIES: Final = 4
 #: Of a normal distribution: from its middle half to its standard deviation.
 _IQR: Final = 1.349
 MAX_KINDS: Final = 256
-MAX_TEXT: Final = 200
 NO_PHASE: Final = -1
 #: A pool above an event's scope is concerned when so much of its users is in the scope.
 SHARE_ABOVE: Final = 0.5
@@ -76,41 +74,6 @@ _DIRECTION: Final = (1.0, 0.0, -1.0)
 #: By phase: how much events of one kind are taken to differ before any was seen, in logarithms. A
 #: forecast made during an event has seen its level, so little is left to be unsure of.
 PRIOR_SPREAD: Final = (0.35, 0.1, 0.35)
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that is announced to happen.
-
-    Raises
-    ------
-    ValueError : when a text is empty or too long, it does not end after it
-        starts, or the announced factor is out of bounds.
-    """
-
-    id: str
-    #: A free tag: events of one kind are taken to be alike.
-    kind: str
-    #: Epoch seconds.
-    start: float
-    end: float
-    #: Pools concerned, see ``Places``; empty: everybody.
-    scope: tuple[str, ...] = ()
-    #: Announced factor on demand; None: not known.
-    expected_uplift: float | None = None
-    #: The feed that it came from.
-    source: str = ""
-    summary: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("id", "kind"):
-            if not 0 < len(getattr(self, name)) <= MAX_TEXT:
-                raise ValueError(f"{name} must have 1 to {MAX_TEXT} characters")
-        if not (math.isfinite(self.start) and math.isfinite(self.end) and self.start < self.end):
-            raise ValueError(f"end must be after start {self.start!r}, got {self.end!r}")
-        uplift = self.expected_uplift
-        if uplift is not None and not MIN_UPLIFT <= uplift <= MAX_UPLIFT:
-            raise ValueError(f"expected_uplift must be {MIN_UPLIFT:g} to {MAX_UPLIFT:g}, got {uplift:g}")
 
 
 def phases(events: Sequence[Event], known: float, spoken_of: npt.ArrayLike) -> Phases:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, model_validator
 
-from planner.config import Block, CapacityField, RatesField
+from planner.config import CapacityField, RatesField
+from planner.config_block import Block
 from planner.config_fields import NAME_PATTERN, UNGROUPED, Positive
 
 MAX_MEMBERS = 100_000

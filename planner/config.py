@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
+from planner.config_block import Block
+from planner.config_events import Events
 from planner.config_faults import ConfigError, fault_lines
 from planner.config_fields import (
     MAX_MBPS,
@@ -31,12 +33,6 @@ from planner.config_fields import (
 )
 from planner.config_rules import broken_rules
 from planner.config_yaml import read_yaml
-
-
-class Block(BaseModel):
-    """A block of the file: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Rates(Block):
@@ -247,6 +243,7 @@ class Config(Block):
     grouping: Grouping = Field(default=Grouping())
     forecasting: Forecasting = Field(default=Forecasting())
     allocation: Allocation = Field(default=Allocation())
+    events: Events = Field(default=Events())
     store: Store = Field(default=Store())
     northbound: Northbound = Field(default=Northbound())
     planner: Planner = Field(default=Planner())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from planner.config_events import broken_event_rules
 from planner.config_fields import NAME_PATTERN, UNGROUPED
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def broken_rules(config: Config) -> Iterator[str]:
     for block, host in (("northbound", config.northbound.host), ("planner", config.planner.host)):
         if host not in _LOOPBACK:
             yield f"{block}.host must be a loopback address until TLS is configured, got {host!r}"
+    yield from broken_event_rules(config.events)
     yield from _clashing_services(config)
 
 

@@ -1,0 +1,219 @@
+"""Events in the loop: the forecast with them, and what came of it.
+
+``observe`` before each forecast, ``adjust`` after it. The forecaster, and its
+calibration, stay without events; what is learnt here is what they missed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.event import Event
+from forecasting.events import (
+    Ints,
+    Phases,
+    Places,
+    UpliftLearner,
+    apply,
+    log_sigma,
+    phases,
+)
+from forecasting.forecast import Doubles, Floats, Forecast, Rung
+from forecasting.history import Bools, History
+
+#: Of one event's series at one level so many are learnt from: a median needs no more.
+SAMPLED_SERIES: Final = 128
+#: More than this at a time would hold up the loop; the first to start are heeded.
+MAX_ACTIVE: Final = 200
+
+
+@dataclass(frozen=True)
+class _Issued:
+    """Forecasts without events of the series that events concern, until they come due."""
+
+    end_time: float
+    events: tuple[Event, ...]
+    #: shape (E, R)
+    cover: Bools
+    #: shape (E, H)
+    phase: Phases
+    #: shape (R,)
+    series_id: Ints
+    level: Ints
+    #: shape (R, H)
+    median_bps: Floats
+    sigma: Doubles
+
+
+class EventUplift:
+    """The calendar as of now, and what events of each kind do.
+
+    ``calendar`` is replaced as a whole by the thread that reads feeds; a tick takes
+    the tuple that it finds.
+    """
+
+    def __init__(self, step_s: float, horizons_s: Sequence[float], max_rate_bps: float) -> None:
+        self.calendar: tuple[Event, ...] = ()
+        self.learner = UpliftLearner()
+        self.places = Places((), np.empty(0, np.int64))
+        self._step_s = step_s
+        self._horizon_s = np.asarray(horizons_s, np.float64)
+        self._max_rate_bps = max_rate_bps
+        self._issued: deque[_Issued] = deque()
+        self._observed_until = -np.inf
+
+    def adjust(
+        self, forecast: Forecast, history: History, path: Sequence[str], parent: npt.ArrayLike
+    ) -> Forecast:
+        """The forecast with the events that act on it; the same object where none does.
+
+        Parameters
+        ----------
+        history :                      What the forecast was made of: names and levels of its series.
+        path, parent : n pools         The tree; series are all of its uploads, then all downloads.
+
+        Raises
+        ------
+        ValueError : when the series are not the tree's pools twice.
+        """
+        if len(forecast.rung) != 2 * len(path):
+            raise ValueError(f"forecast must have {2 * len(path)} series, got {len(forecast.rung)}")
+        # By identity: the tuple lives as long as the structure.
+        if path is not self.places.path:
+            self.places = Places(path, parent)
+        events = self._near(forecast.end_time)
+        if not events:
+            return forecast
+        middle = forecast.end_time - self._step_s / 2
+        phase = phases(events, middle, middle + self._horizon_s)
+        cover = self._cover(events)
+        shift = self.learner.shift(events, cover, phase, history.level)
+        if shift is None:
+            return forecast
+        self._remember(forecast, history, events, cover, phase)
+        demand = apply(forecast.demand_bps, forecast.quantile, shift, self._max_rate_bps)
+        return replace(forecast, demand_bps=demand)
+
+    def observe(self, history: History) -> None:
+        """Learn from what came of earlier forecasts; once per completed step, before ``adjust``.
+
+        Gaps and censored samples are skipped. A clock that stepped back drops the
+        forecasts made in what is now the future.
+        """
+        now = history.end_time
+        if now < self._observed_until or history.n_steps == 0:
+            self._issued = deque(issued for issued in self._issued if issued.end_time < now)
+            self._observed_until = min(now, self._observed_until)
+            return
+        half = self._step_s / 2
+        order = np.argsort(history.series_id, kind="stable") if self._issued else np.empty(0, np.int64)
+        for issued in self._issued:
+            due = issued.end_time + self._horizon_s
+            fresh = (due > self._observed_until + half) & (due <= now + half)
+            for horizon in np.flatnonzero(fresh):
+                row = history.n_steps - 1 - round((now - due[horizon]) / self._step_s)
+                if 0 <= row < history.n_steps:
+                    self._learn(issued, int(horizon), _realised(history, order, row, issued.series_id))
+        self._observed_until = now
+        longest = float(self._horizon_s[-1])
+        while self._issued and self._issued[0].end_time + longest <= now:
+            self._issued.popleft()
+        self.learner.close(now, longest + self._step_s)
+
+    def scheduled(self, now: float, lead_s: float = 0.0, tail_s: float = 0.0) -> Bools:
+        """Which series have an event on, shape (S,): what happens there was announced.
+
+        ``lead_s`` and ``tail_s`` widen each event. The series are those of the last ``adjust``.
+        """
+        active: Bools = np.zeros(2 * len(self.places.path), bool)
+        for event in self.calendar:
+            if event.start - lead_s <= now < event.end + tail_s:
+                active |= np.tile(self.places.covered(event.scope), 2)
+        return active
+
+    def state(self) -> dict[str, Any]:
+        """What was learnt, as JSON has it."""
+        return self.learner.state()
+
+    def restore(self, state: Any) -> None:
+        """Become what ``state`` described. Raises ValueError; nothing changes then."""
+        if not isinstance(state, dict):
+            raise ValueError(f"events' state must be a mapping, got {json.dumps(state)[:40]}")
+        self.learner.restore(state)
+
+    def _near(self, now: float) -> tuple[Event, ...]:
+        """The events that are on, or begin before the longest horizon."""
+        until = now + float(self._horizon_s[-1])
+        near = [event for event in self.calendar if event.start < until and event.end > now - self._step_s]
+        return tuple(sorted(near, key=lambda event: (event.start, event.id))[:MAX_ACTIVE])
+
+    def _cover(self, events: tuple[Event, ...]) -> Bools:
+        return np.array([np.tile(self.places.covered(event.scope), 2) for event in events])
+
+    def _remember(
+        self, forecast: Forecast, history: History, events: tuple[Event, ...], cover: Bools, phase: Phases
+    ) -> None:
+        if self._issued and self._issued[-1].end_time >= history.end_time:
+            return
+        # What no model made is no median: against it everything would look like an event's doing.
+        telling = forecast.rung <= Rung.ARCHETYPE
+        # Events of one scope concern the same series.
+        distinct = list({event.scope: number for number, event in enumerate(events)}.values())
+        rows = _sample(cover[distinct] & telling, history.level)
+        if not rows.size:
+            return
+        demand = forecast.demand_bps[rows]
+        middle = int(np.argmin(np.abs(forecast.quantile - 0.5)))
+        self._issued.append(
+            _Issued(
+                history.end_time,
+                events,
+                cover[:, rows],
+                phase,
+                history.series_id[rows],
+                history.level[rows],
+                demand[..., middle],
+                log_sigma(demand, forecast.quantile),
+            )
+        )
+
+    def _learn(self, issued: _Issued, horizon: int, realised_bps: Floats) -> None:
+        self.learner.observe(
+            issued.events,
+            issued.cover,
+            issued.phase[:, horizon],
+            realised_bps,
+            issued.median_bps[:, horizon],
+            issued.sigma[:, horizon],
+            issued.level,
+        )
+
+
+def _sample(cover: Bools, level: Ints) -> Ints:
+    """Rows that stand for each event's series of each level, at even distances."""
+    kept = np.zeros(len(level), bool)
+    for one in cover:
+        for number in np.flatnonzero(np.bincount(level[one])):
+            rows = np.flatnonzero(one & (level == number))
+            stride = -(-len(rows) // SAMPLED_SERIES)
+            kept[rows[::stride]] = True
+    return np.flatnonzero(kept)
+
+
+def _realised(history: History, order: Ints, row: int, series_id: Ints) -> Floats:
+    """What came for these series in one row; NaN where that is unknown."""
+    ids = history.series_id[order]
+    if not ids.size:
+        return np.full(len(series_id), np.nan, np.float32)
+    place = np.minimum(np.searchsorted(ids, series_id), ids.size - 1)
+    column = order[place]
+    came = history.demand_bps[row, column]
+    known = (ids[place] == series_id) & ~history.censored[row, column]
+    return np.where(known, came, np.float32(np.nan))
