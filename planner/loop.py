@@ -15,37 +15,31 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from allocation.allocate import Allocation, allocate
-from allocation.buffer import reserve_from_tail
-from allocation.dead_band import hold_tree
-from allocation.tree import PoolTree
 from forecasting.forecast import Forecast
 from forecasting.forecaster import Forecaster
-from forecasting.models import ModelFailed
-from forecasting.settings import ForecastSettings
-from forecasting.training import NotEnoughHistory, retrain
 from planner.config import Config
+from planner.decision import Decision, compile_ahead, decide
 from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.history import DemandHistory, Loader
 from planner.memory import Memory
 from planner.meter_ids import MeterIds
-from planner.metering import meter_tables, switch_shares
+from planner.metering import meter_tables
 from planner.observation import NewestSamples, Observed
 from planner.plan import Plan
 from planner.policy import Policies
+from planner.prediction import Prediction
 from planner.record import GroupRecord
 from planner.report import AppliedReport, NetworkReport
-from planner.snapshot import Health, Level, Pools, Snapshot, UnknownGroup
+from planner.snapshot import Health, PoolForecast, Pools, Snapshot, UnknownGroup
 from planner.structure import Structure, build
 from planner.summary import Tally
-from planner.workers import Errand
 from telemetry.rows import SampleRows, rows_of
 from telemetry.samples import SampleBatch
 
@@ -56,26 +50,7 @@ I64 = npt.NDArray[np.int64]
 
 #: A meter's sample serves for so many polls: one may be lost.
 _SAMPLE_POLLS: Final = 2.5
-#: Whoever uses something may soon want this much of it: TCP fills what it is given and no more, and
-#: granted just what it uses it would be policed one moment and look content the next.
-_PROBE: Final = 1.25
-#: A pool that offers this share of its grant fills it.
-_FULL: Final = 0.9
 _QUEUE: Final = 10_000
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one tick decided, shapes (2, n_pools)."""
-
-    forecast: Forecast
-    p50_bps: F64
-    p90_bps: F64
-    allocations: tuple[Allocation, Allocation]
-    #: After the dead band.
-    grant_bps: I64
-    #: shape (n_entries,)
-    share_bps: I64
 
 
 class Planner:
@@ -87,15 +62,17 @@ class Planner:
         executor: Executor,
         load: Loader | None = None,
         keep: Callable[[list[SampleRows]], None] | None = None,
+        trainer: Executor | None = None,
     ) -> None:
+        """``executor`` does what is too long for a tick; ``trainer``, if given, the trainings of it."""
         self.config = config
         self.snapshot = Snapshot()
         self.policies = Policies(config)
         self.fleet = Fleet.of(config)
         self.grouping = Grouping.of(config, self.fleet)
         self.meter_ids = MeterIds()
-        self.forecaster = Forecaster(forecast_settings(config))
         self.history = DemandHistory(config.forecasting, len(config.users) + 1000, load)
+        self.prediction = Prediction(config, self.history, executor, trainer)
         self.tally = Tally(config)
         self.record = GroupRecord()
         self.structure: Structure | None = None
@@ -103,7 +80,6 @@ class Planner:
         self.problems: dict[str, str] = {}
         self._executor = executor
         self._keep = keep
-        self._training = Errand("training", config.forecasting.train_every_s)
         self._inbox: deque[SampleBatch | NetworkReport | AppliedReport] = deque(maxlen=_QUEUE)
         self._newest: NewestSamples | None = None
         self._columns: I64 = np.empty(0, np.int64)
@@ -114,13 +90,18 @@ class Planner:
         self._grant: F64 = np.empty((2, 0))
         self._plan = Plan(mode=config.allocation.mode)
         self._layout_version = 0
-        self._forecast_of: tuple[float, Structure, Forecast] | None = None
+        self._forecast_now: Forecast | None = None
         self._last_tick = float("nan")
         self._ticks = 0
         self._names: tuple[str, ...] = ()
-        _compile()
+        compile_ahead()
         #: Held while the loop or a write changes groups, policies or the structure.
         self.lock = threading.RLock()
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """What makes the forecasts."""
+        return self.prediction.forecaster
 
     # In.
 
@@ -256,7 +237,7 @@ class Planner:
             newest.carry_over(self._newest)
         self._columns = self.history.columns(structure, now)
         self._grant = _realigned(self._grant, self.structure, structure)
-        self._observed, self._decision, self._forecast_of = None, None, None
+        self._observed, self._decision, self._forecast_now = None, None, None
         self._newest, self.structure, self._stale = newest, structure, False
         self._names = structure.series
         self._layout_version += 1
@@ -264,92 +245,12 @@ class Planner:
             LOG.warning("%s", problem)
 
     def _forecast(self, now: float) -> None:
-        self._train(now)
-        if self.structure is None:
-            return
-        known = self._forecast_of
-        if known and known[0] == self.history.ring.last_end(now) and known[1] is self.structure:
-            # No step has been completed since: there is nothing new to forecast from.
-            return
-        history = self.history.recent(self.structure, self._columns, now, self.forecaster.steps_wanted)
-        self.forecaster.observe(history)
-        forecast = self.forecaster.forecast(history, self._grant.reshape(-1))
-        self._forecast_of = (history.end_time, self.structure, forecast)
-        if self.forecaster.last_error:
-            self.problems["model"] = self.forecaster.last_error
-        else:
-            self.problems.pop("model", None)
-
-    def _train(self, now: float) -> None:
-        result = self._training.result(expected=(NotEnoughHistory,))
-        if result is not None:
-            challenger, verdict = result
-            LOG.info("training: %s", verdict.reason)
-            if verdict.promoted:
-                try:
-                    self.forecaster.install(challenger)
-                    self._forecast_of = None
-                except ModelFailed as error:
-                    self._training.error = f"training gave an unusable model: {error}"
-        if self._training.error:
-            self.problems["training"] = self._training.error
-        else:
-            self.problems.pop("training", None)
-        if self.structure is None or not self._training.due(now):
-            return
-        settings = self.forecaster.settings
-        sample = self.history.sample(self.structure, self._columns, now, settings.train_steps)
-        seen = np.flatnonzero(~np.isnan(sample.demand_bps).all(axis=1))
-        if len(seen) < 2 * settings.min_history_steps:
-            return
-        # The steps before anything was measured would shift where training ends and the contest begins.
-        sample = sample.tail(sample.n_steps - int(seen[0]))
-        self._training.start(self._executor, now, retrain, sample, settings, self.forecaster.trained)
+        self._forecast_now = self.prediction.step(now, self.structure, self._columns, self._grant)
 
     def _allocate(self, now: float) -> None:
-        s, observed, forecast_of = self.structure, self._observed, self._forecast_of
-        if s is None or observed is None or forecast_of is None:
-            return
-        forecast, n = forecast_of[2], len(s.path)
-        p50 = forecast.peak(0.5).astype(np.float64).reshape(2, n)
-        p90 = forecast.peak(0.9).astype(np.float64).reshape(2, n)
-        high = forecast.peak(float(forecast.quantile[-1])).astype(np.float64).reshape(2, n)
-        allocations = []
-        grant = np.empty((2, n), np.int64)
-        share = np.zeros(len(s.entries.pool), np.int64)
-        for d, tree in enumerate(s.trees):
-            claims = self._claims(s, observed, p50[d], p90[d], d)
-            reserve = self._reserve(s, p50[d], high[d], d)
-            allocation = allocate(tree, claims, reserve)
-            allocations.append(allocation)
-            # A pool that fills its grant gets every bit of a rise; the dead band is for those that would not notice.
-            full = ~(observed.offered_bps[d] < _FULL * self._grant[d])
-            before = np.where(full, np.nan, self._grant[d])
-            grant[d] = hold_tree(tree, before, allocation.grant_bps, self.config.allocation.dead_band)
-            share += switch_shares(
-                s, grant[d], observed.entry_offered_bps, d, self.config.allocation.min_rate_mbps * 1e6
-            )
-        self._decision = Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share)
-
-    def _claims(self, s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64:
-        """What users ask for, by urgency: first what they use and likely will, then what they may."""
-        leaves = s.trees[d].leaves
-        # Where nothing was measured there is no use to protect; the forecast speaks alone.
-        use = np.nan_to_num(observed.offered_bps[d, leaves])
-        likely = np.maximum(p50[leaves], use)
-        possible = np.maximum(np.maximum(likely, p90[leaves]), _PROBE * use)
-        # Use is a row of its own: nobody is cut below it because another's forecast rose.
-        claims: F64 = np.stack([use, likely, possible]) * (s.level[leaves] == Level.USER)
-        return claims
-
-    def _reserve(self, s: Structure, p50: F64, high: F64, d: int) -> F64:
-        buffer = self.config.allocation.buffer
-        capacity = s.trees[d].capacity_below(float(s.ceiling_bps[d, 0])).astype(np.float64)
-        reserve = reserve_from_tail(p50, high, capacity, buffer.min_fraction, buffer.max_fraction)
-        # A user's own tail is its p90 claim; reserves are for pools.
-        reserve[s.level == Level.USER] = 0
-        reserve[s.trees[d].leaves] = 0
-        return reserve
+        s, observed, forecast = self.structure, self._observed, self._forecast_now
+        if s is not None and observed is not None and forecast is not None:
+            self._decision = decide(self.config.allocation, s, observed, forecast, self._grant)
 
     def _publish(self, now: float) -> None:
         s, decision = self.structure, self._decision
@@ -382,9 +283,10 @@ class Planner:
                 decision.forecast.rung.reshape(2, -1),
                 np.stack([allocation.bound for allocation in decision.allocations]),
             )  # fmt: skip
-        problems = tuple(self.problems.values()) + (s.problems if s is not None else ())
+        failed = (*self.problems.values(), *self.prediction.problems)
+        problems = failed + (s.problems if s is not None else ())
         planning = bool(self._plan.meters)
-        status = "degraded" if self.problems else "ok" if planning else "starting"
+        status = "degraded" if failed else "ok" if planning else "starting"
         self.snapshot = Snapshot(
             time=now,
             health=Health(status, now, tick_ms, self._ticks, steps_ms, problems),
@@ -400,6 +302,10 @@ class Planner:
         if group_id not in {group.id for group in self.snapshot.groups}:
             raise UnknownGroup(group_id)
         return self.record.history(group_id, since)
+
+    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
+        """What is forecast of one pool and was; see ``Operations.pool_forecast``."""
+        return self.prediction.of_pool(pool, since)
 
     # Restarts.
 
@@ -423,12 +329,6 @@ class Planner:
         self.policies.overrides = dict(memory.overrides)
         self.grouping.restore(memory.groups)
         self.fleet.restore_addresses(memory.addresses)
-
-
-def _compile() -> None:
-    """Have compiled code ready before the first tick, which should not wait for a compiler."""
-    tree = PoolTree(("a", "a/b"), np.array([-1, 0]), np.zeros(2), np.full(2, 1e6), np.ones(2))
-    hold_tree(tree, np.zeros(2), allocate(tree, np.zeros((1, 1))).grant_bps, 0.1)
 
 
 @contextmanager
@@ -458,17 +358,3 @@ def _realigned(grant_bps: F64, old: Structure | None, new: Structure) -> F64:
             to, source = np.array(pairs).T
             aligned[:, to] = grant_bps[:, source]
     return aligned
-
-
-def forecast_settings(config: Config) -> ForecastSettings:
-    """The forecaster's settings that this configuration means."""
-    f = config.forecasting
-    return ForecastSettings(
-        step_s=f.step_s,
-        horizons_s=f.horizons_s,
-        quantiles=f.quantiles,
-        model=f.model,
-        window_steps=f.window_steps,
-        min_history_steps=f.min_history_steps,
-        train_steps=f.train_steps,
-    )

@@ -6,12 +6,13 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, Final
 
 from starlette.types import ASGIApp
 
-from forecasting.models import ModelFailed
+from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
 from planner.loop import Planner
@@ -19,7 +20,7 @@ from planner.memory import Memory
 from planner.policy import Override
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
-from planner.snapshot import Refused, Snapshot, UnknownGroup
+from planner.snapshot import PoolForecast, Refused, Snapshot, UnknownGroup
 from planner.workers import worker_pool
 from telemetry.keys import KEY_VARIABLE, StoreKey, create_key_file, load_key
 from telemetry.rows import SampleRows
@@ -32,7 +33,8 @@ LOG = logging.getLogger("tidegate.planner")
 _LEAST_PAUSE_S: Final = 0.5
 _MEMORY_EVERY_S: Final = 5.0
 _UPKEEP_EVERY_S: Final = 300.0
-_MEMORY, _FORECASTER = "planner", "forecaster"
+_CALIBRATION_EVERY_S: Final = 300.0
+_MEMORY, _FORECASTER, _MODELS = "planner", "forecaster", "models"
 
 
 class PlannerProcess:
@@ -51,7 +53,10 @@ class PlannerProcess:
         self._store = open_store(config.store)
         self._writer = StoreWriter(self._store)
         self._executor: Executor = worker_pool()
-        self.planner = Planner(config, self._executor, self._store.load_window, self._keep)
+        self._trainer = training_workers(config.forecasting, self._executor)
+        self.planner = Planner(
+            config, self._executor, self._store.load_window, self._keep, trainer=self._trainer
+        )
         self._board = PlanBoard()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -59,7 +64,9 @@ class PlannerProcess:
         #: Held while the state is taken and written down, so that an older one never follows a newer.
         self._memory_lock = threading.Lock()
         self._remembered: bytes = b""
-        self._model_until = float("nan")
+        #: Which record of models is on its way to the disk, and when the calibration last was.
+        self._models_revision = -1
+        self._calibration_at = float("-inf")
         self._restore()
         self.seam_app: ASGIApp = seam_app(self.planner, secret, self._board, self._wake.set)
 
@@ -78,7 +85,10 @@ class PlannerProcess:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
+        self._calibration_at = float("-inf")
         self._remember(time.time())
+        if self._trainer is not self._executor:
+            self._trainer.shutdown(wait=False, cancel_futures=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._writer.close()
 
@@ -120,29 +130,36 @@ class PlannerProcess:
         with self._memory_lock:
             with self.planner.lock:
                 memory = self.planner.memory().to_bytes()
-                trained = self.planner.forecaster.trained
-                until = trained.trained_until if trained else float("nan")
-                model = self.planner.forecaster.state() if trained and until != self._model_until else None
+                models = self._models_to_store()
             if memory != self._remembered:
                 self._remembered = memory
-                self._writer.put_state(_MEMORY, memory, now)
-        if model is not None:
-            self._model_until = until
-            self._writer.put_state(_FORECASTER, model, now)
+                models[_MEMORY] = memory
+            for name, body in models.items():
+                self._writer.put_state(name, body, now)
+
+    def _models_to_store(self) -> dict[str, bytes]:
+        """What is new of the models: their record, and now and then what calibration has learnt."""
+        own, states = self.planner.prediction.models, {}
+        changed = own.versions.revision != self._models_revision
+        if changed:
+            self._models_revision = own.versions.revision
+            states[_MODELS] = own.versions.to_bytes()
+        if changed or time.monotonic() - self._calibration_at >= _CALIBRATION_EVERY_S:
+            self._calibration_at = time.monotonic()
+            if own.forecaster.trained is not None:
+                states[_FORECASTER] = own.forecaster.state()
+        return states
 
     def _restore(self) -> None:
-        memory, model = self._store.get_state(_MEMORY), self._store.get_state(_FORECASTER)
+        memory = self._store.get_state(_MEMORY)
         if memory is not None:
             try:
                 self.planner.restore(Memory.from_bytes(memory))
                 LOG.info("state of an earlier planner restored")
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 LOG.error("state of an earlier planner not restored: %r", error)
-        if model is not None:
-            try:
-                self.planner.forecaster.restore(model)
-            except ModelFailed as error:
-                LOG.warning("stored model not used: %s", error)
+        models, champion = self._store.get_state(_MODELS), self._store.get_state(_FORECASTER)
+        self.planner.prediction.models.restore(models, champion, time.time())
 
     # What northbound asks; from other threads.
 
@@ -189,10 +206,46 @@ class PlannerProcess:
         with self._memory_lock:
             with self.planner.lock:
                 self._remembered = self.planner.memory().to_bytes()
-            # To the writer too: what waits there is older, and would come after this.
-            self._writer.put_state(_MEMORY, self._remembered, time.time())
-            self._store.put_state(_MEMORY, self._remembered, time.time())
+            self._write_through({_MEMORY: self._remembered})
         self._wake.set()
+
+    def models(self) -> dict[str, Any]:
+        """See ``Operations``."""
+        with self.planner.lock:
+            return self.planner.prediction.models.versions.report(time.time())
+
+    def roll_back_model(self, version: int) -> dict[str, Any]:
+        """See ``Operations``."""
+        with self.planner.lock:
+            self.planner.prediction.models.roll_back(version, time.time())
+        self._models_written(f"model version {version} put to use and held")
+        return self.models()
+
+    def release_model(self) -> dict[str, Any]:
+        """See ``Operations``."""
+        with self.planner.lock:
+            self.planner.prediction.models.release(time.time())
+        self._models_written("newer models may be promoted again")
+        return self.models()
+
+    def _models_written(self, what: str) -> None:
+        LOG.info("operator: %s", what)
+        with self._memory_lock:
+            with self.planner.lock:
+                states = self._models_to_store()
+            self._write_through(states)
+        self._wake.set()
+
+    def _write_through(self, states: Mapping[str, bytes]) -> None:
+        """To the disk now; to the writer too: what waits there is older, and would come after this."""
+        now = time.time()
+        for name, body in states.items():
+            self._writer.put_state(name, body, now)
+            self._store.put_state(name, body, now)
+
+    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
+        """See ``Operations``."""
+        return self.planner.pool_forecast(pool, since)
 
     def group_history(self, group_id: str, since: float) -> dict[str, Any]:
         """See ``Operations``."""

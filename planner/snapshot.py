@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from planner.events.views import EventOperations
+from planner.issued import IssuedHistory
 from planner.plan import Plan
 
 F64 = npt.NDArray[np.float64]
@@ -113,6 +115,26 @@ class Health:
 
 
 @dataclass(frozen=True)
+class PoolForecast:
+    """One pool's forecast in force, and what was issued before beside what came. Pairs are upload, download."""
+
+    path: str
+    #: Epoch seconds: what the forecast knew ended here.
+    end_time: float
+    #: shape (H,), after ``end_time``.
+    horizon_s: F64
+    #: shape (K,)
+    quantile: F64
+    #: shape (2, H, K), bit/s.
+    demand_bps: npt.NDArray[np.float32]
+    #: ``forecasting.forecast.Rung`` of each direction.
+    rung: tuple[int, int]
+    issued: tuple[IssuedHistory, IssuedHistory]
+    #: Share of recent samples of the pool's level that lay below each quantile, shape (2, H, K); None: not known.
+    coverage: F64 | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Everything readers may want, as of one tick."""
 
@@ -130,6 +152,10 @@ class UnknownGroup(KeyError):
     """No group has this id."""
 
 
+class NotThere(LookupError):
+    """Nothing has this name or number; the text names path, rule and value."""
+
+
 class Refused(ValueError):
     """The write breaks a rule; the text names path, rule and value."""
 
@@ -140,6 +166,10 @@ class Operations(Protocol):
     @property
     def snapshot(self) -> Snapshot:
         """The newest snapshot."""
+
+    @property
+    def events(self) -> EventOperations:
+        """What is announced, and who may announce."""
 
     def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
         """Pin an operator's group above discovered ones.
@@ -170,4 +200,19 @@ class Operations(Protocol):
         ``offered_bps``, ``p50_bps``, ``p90_bps``, ``grant_bps``, ``measured_bps``,
         ``static_equal_bps`` and ``auto_bandwidth_bps``; ``totals`` a mapping;
         ``meters_equal_plan`` whether read-back meters equal the plan, None: not known.
+        """
+
+    def models(self) -> dict[str, Any]:
+        """The forecasting models on record; see ``planner.model_versions.ModelVersions.report``."""
+
+    def roll_back_model(self, version: int) -> dict[str, Any]:
+        """Put an earlier model to use and hold it; gives ``models``. Raises NotThere, Refused."""
+
+    def release_model(self) -> dict[str, Any]:
+        """Let newer models be promoted again; gives ``models``. Raises Refused if none is held."""
+
+    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
+        """What is forecast of one pool, and what was since then.
+
+        ``pool`` is a path, or its last part where only one path ends with it. Raises NotThere.
         """

@@ -25,7 +25,7 @@ from planner.structure import Structure
 from telemetry.samples import DIRECTIONS
 
 if TYPE_CHECKING:
-    from planner.loop import Decision
+    from planner.decision import Decision
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

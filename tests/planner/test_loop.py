@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from forecasting.training import NotEnoughHistory
-from planner import loop as loop_module
 from planner.config import Config
 from planner.memory import Memory
 from planner.policy import Override
@@ -245,12 +244,15 @@ def deep(name: str) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize("name", ["build", "allocate", "hold_tree", "switch_shares", "meter_tables"])
+@pytest.mark.parametrize(
+    "name",
+    ["loop.build", "decision.allocate", "decision.hold_tree", "decision.switch_shares", "loop.meter_tables"],
+)
 def test_what_a_step_calls_may_fail(running: Running, monkeypatch: pytest.MonkeyPatch, name: str):
     """The pure parts may raise: the last plan stands until they are well, also while the network changes."""
     before = running.tick()
     with monkeypatch.context() as broken:
-        broken.setattr(loop_module, name, deep(name))
+        broken.setattr(f"planner.{name}", deep(name))
         running.connect(places=PLACES | {"anna": 0x21}, version=2)
         assert running.tick(count=2) is before
         assert f"injected into {name}" in " ".join(health(running).problems)
@@ -369,7 +371,7 @@ def test_training_that_fails_does_not_stop_planning(error: Exception, monkeypatc
         calls.append(1)
         raise error
 
-    monkeypatch.setattr(loop_module, "retrain", retrain)
+    monkeypatch.setattr("planner.retraining.retrain", retrain)
     running = Running(training_config(), AtOnce())
     running.offered = dict.fromkeys(PLACES, 2e6)
     running.connect()

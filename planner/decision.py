@@ -1,0 +1,98 @@
+"""What one tick decides: claims from use and forecast, shared down the tree, held by the dead band."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from allocation.allocate import Allocation, allocate
+from allocation.buffer import reserve_from_tail
+from allocation.dead_band import hold_tree
+from allocation.tree import PoolTree
+from forecasting.forecast import Forecast
+from planner.config import Allocation as AllocationConfig
+from planner.config import Buffer
+from planner.metering import switch_shares
+from planner.observation import Observed
+from planner.snapshot import Level
+from planner.structure import Structure
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+#: Whoever uses something may soon want this much of it: TCP fills what it is given and no more, and
+#: granted just what it uses it would be policed one moment and look content the next.
+_PROBE: Final = 1.25
+#: A pool that offers this share of its grant fills it.
+_FULL: Final = 0.9
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one tick decided, shapes (2, n_pools)."""
+
+    forecast: Forecast
+    p50_bps: F64
+    p90_bps: F64
+    allocations: tuple[Allocation, Allocation]
+    #: After the dead band.
+    grant_bps: I64
+    #: shape (n_entries,)
+    share_bps: I64
+
+
+def decide(
+    settings: AllocationConfig, s: Structure, observed: Observed, forecast: Forecast, in_force_bps: F64
+) -> Decision:
+    """Grants for every pool and shares for every meter.
+
+    ``in_force_bps`` has shape (2, n_pools): the grants of the last plan, NaN for pools that had none.
+    """
+    n = len(s.path)
+    p50 = forecast.peak(0.5).astype(np.float64).reshape(2, n)
+    p90 = forecast.peak(0.9).astype(np.float64).reshape(2, n)
+    high = forecast.peak(float(forecast.quantile[-1])).astype(np.float64).reshape(2, n)
+    allocations = []
+    grant = np.empty((2, n), np.int64)
+    share = np.zeros(len(s.entries.pool), np.int64)
+    for d, tree in enumerate(s.trees):
+        claims = _claims(s, observed, p50[d], p90[d], d)
+        reserve = _reserve(settings.buffer, s, p50[d], high[d], d)
+        allocation = allocate(tree, claims, reserve)
+        allocations.append(allocation)
+        # A pool that fills its grant gets every bit of a rise; the dead band is for those that would not notice.
+        full = ~(observed.offered_bps[d] < _FULL * in_force_bps[d])
+        before = np.where(full, np.nan, in_force_bps[d])
+        grant[d] = hold_tree(tree, before, allocation.grant_bps, settings.dead_band)
+        share += switch_shares(s, grant[d], observed.entry_offered_bps, d, settings.min_rate_mbps * 1e6)
+    return Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share)
+
+
+def _claims(s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64:
+    """What users ask for, by urgency: first what they use and likely will, then what they may."""
+    leaves = s.trees[d].leaves
+    # Where nothing was measured there is no use to protect; the forecast speaks alone.
+    use = np.nan_to_num(observed.offered_bps[d, leaves])
+    likely = np.maximum(p50[leaves], use)
+    possible = np.maximum(np.maximum(likely, p90[leaves]), _PROBE * use)
+    # Use is a row of its own: nobody is cut below it because another's forecast rose.
+    claims: F64 = np.stack([use, likely, possible]) * (s.level[leaves] == Level.USER)
+    return claims
+
+
+def _reserve(buffer: Buffer, s: Structure, p50: F64, high: F64, d: int) -> F64:
+    capacity = s.trees[d].capacity_below(float(s.ceiling_bps[d, 0])).astype(np.float64)
+    reserve = reserve_from_tail(p50, high, capacity, buffer.min_fraction, buffer.max_fraction)
+    # A user's own tail is its p90 claim; reserves are for pools.
+    reserve[s.level == Level.USER] = 0
+    reserve[s.trees[d].leaves] = 0
+    return reserve
+
+
+def compile_ahead() -> None:
+    """Have compiled code ready before the first tick, which should not wait for a compiler."""
+    tree = PoolTree(("a", "a/b"), np.array([-1, 0]), np.zeros(2), np.full(2, 1e6), np.ones(2))
+    hold_tree(tree, np.zeros(2), allocate(tree, np.zeros((1, 1))).grant_bps, 0.1)

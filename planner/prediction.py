@@ -1,0 +1,237 @@
+"""The forecasting half of the planner: a forecast at every completed step, for the loop and for the record."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from forecasting.forecast import Forecast
+from forecasting.forecaster import Forecaster
+from forecasting.history import History
+from forecasting.settings import ForecastSettings
+from planner.config import Config
+from planner.history import DemandHistory
+from planner.issued import IssuedForecasts
+from planner.retraining import Retraining
+from planner.snapshot import NotThere, PoolForecast
+from planner.structure import Structure
+
+LOG = logging.getLogger("tidegate.planner")
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A forecast in force, with whose it is. Rows: all pools upload, then all download."""
+
+    structure: Structure
+    #: shape (2 x n_pools,): columns as ``DemandHistory`` numbers them.
+    columns: I64
+    forecast: Forecast
+    #: Which model in turn made it.
+    generation: int
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What came of a step, beside what had been forecast of it at the shortest horizon.
+
+    Rows as in ``Standing``; shapes (2 x n_pools,). NaN: a gap, or nothing had been forecast.
+    """
+
+    structure: Structure
+    columns: I64
+    #: Epoch seconds, end of the step.
+    end_time: float
+    demand_bps: F32
+    censored: Bool
+    #: shape (K,)
+    quantile: F64
+    #: shape (2 x n_pools, K), as issued: calibrated and adjusted.
+    forecast_bps: F32
+
+
+#: Changes a forecast before anybody sees it: given (structure, forecast, now).
+Adjustment = Callable[[Structure, Forecast, float], Forecast]
+Listener = Callable[[Arrived], None]
+
+
+class Prediction:
+    """State of the forecasting half. ``step`` belongs to the loop; other threads hold the planner's lock.
+
+    ``adjustments`` and ``listeners`` are where others join: the first change what is issued, the
+    second hear what came. One that raises costs itself and is told in ``problems``.
+    """
+
+    def __init__(
+        self, config: Config, history: DemandHistory, executor: Executor, trainer: Executor | None = None
+    ) -> None:
+        self.settings = forecast_settings(config)
+        self.history = history
+        self.models = Retraining(config.forecasting, self.settings, trainer or executor)
+        self.issued = IssuedForecasts(self.settings.step_s)
+        self.adjustments: list[Adjustment] = []
+        self.listeners: list[Listener] = []
+        #: Swapped by reference: readers take it without the lock.
+        self.standing: Standing | None = None
+        #: Forecasts whose shortest horizon has not come yet.
+        self._awaited: deque[Standing] = deque(maxlen=int(self.settings.horizon_steps[0]))
+        #: Faults of those who joined, by their name.
+        self._joined_errors: dict[str, str] = {}
+
+    @property
+    def forecaster(self) -> Forecaster:
+        """What makes the forecasts."""
+        return self.models.forecaster
+
+    # The loop's.
+
+    def step(self, now: float, structure: Structure | None, columns: I64, grant_bps: F64) -> Forecast | None:
+        """The forecast in force: a new one when a step was completed, or the structure or model is new.
+
+        ``columns`` has shape (2 x n_pools,), ``grant_bps`` (2, n_pools): what the last plan gave.
+        """
+        self.models.collect(now)
+        if structure is None:
+            return None
+        if self.models.due(now):
+            self.models.train(now, self.history.sample(structure, columns, now, self.settings.train_steps))
+        standing = self.standing
+        if (
+            standing is None
+            or standing.structure is not structure
+            or standing.generation != self.models.generation
+            or standing.forecast.end_time != self.history.ring.last_end(now)
+        ):
+            standing = self._renewed(now, structure, columns, grant_bps)
+        return standing.forecast
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What stands in the way of the best forecast, one line each."""
+        return (*self.models.problems, *self._joined_errors.values())
+
+    def _renewed(self, now: float, structure: Structure, columns: I64, grant_bps: F64) -> Standing:
+        history = self.history.recent(structure, columns, now, self.forecaster.steps_wanted)
+        self.forecaster.observe(history)
+        self._tell(structure, history)
+        self.models.review(now)
+        last_plan = grant_bps.reshape(-1)
+        forecast = self.forecaster.forecast(history, last_plan)
+        if self.models.gave_way(now):
+            forecast = self.forecaster.forecast(history, last_plan)
+        for adjust in self.adjustments:
+            forecast = self._joined(adjust, structure, forecast, now) or forecast
+        self.issued.add(structure.series, columns, history, forecast)
+        self.standing = Standing(structure, columns, forecast, self.models.generation)
+        if not self._awaited or self._awaited[-1].forecast.end_time < forecast.end_time:
+            self._awaited.append(self.standing)
+        else:
+            # The same step again, or one before it: the clock was set back.
+            self._awaited[-1] = self.standing
+        return self.standing
+
+    def _tell(self, structure: Structure, history: History) -> None:
+        """Let those who listen know what came of the step that was completed."""
+        if not self.listeners or not history.n_steps:
+            return
+        due = history.end_time - self.settings.horizons_s[0]
+        made = next((one for one in self._awaited if one.forecast.end_time == due), None)
+        # The same step is told once, although a new structure makes a new forecast of it.
+        if made is None or (self.standing and self.standing.forecast.end_time >= history.end_time):
+            return
+        arrived = Arrived(
+            structure, history.series_id, history.end_time, history.demand_bps[-1], history.censored[-1],
+            made.forecast.quantile, _rows_of(made, history.series_id),
+        )  # fmt: skip
+        for listener in self.listeners:
+            self._joined(listener, arrived)
+
+    def _joined(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Let somebody else do their part; their fault is not the forecast's."""
+        name = getattr(work, "__qualname__", repr(work))
+        try:
+            done = work(*arguments)
+        except Exception as error:
+            if name not in self._joined_errors:
+                LOG.exception("forecast: %s failed", name)
+            self._joined_errors[name] = f"forecast goes on without {name}: {error!r}"
+            return None
+        self._joined_errors.pop(name, None)
+        return done
+
+    # What readers ask, from any thread.
+
+    def of_pool(self, pool: str, since: float) -> PoolForecast:
+        """The forecast in force of one pool, and what was issued since then beside what came.
+
+        Raises
+        ------
+        NotThere : if no path is ``pool``, and not exactly one ends with it; or nothing was forecast yet.
+        """
+        standing = self.standing
+        if standing is None:
+            raise NotThere(f"pool must be one that is forecast, got {pool!r} before the first forecast")
+        s, forecast = standing.structure, standing.forecast
+        row, n = _row_of(s.path, pool), len(s.path)
+        return PoolForecast(
+            path=s.path[row],
+            end_time=forecast.end_time,
+            horizon_s=forecast.horizon_s,
+            quantile=forecast.quantile,
+            demand_bps=forecast.demand_bps[[row, n + row]],
+            rung=(int(forecast.rung[row]), int(forecast.rung[n + row])),
+            issued=(
+                self.issued.history(s.series[row], 0, since),
+                self.issued.history(s.series[row], 1, since),
+            ),
+        )
+
+
+def _row_of(paths: tuple[str, ...], pool: str) -> int:
+    """Row of the pool with this path, or of the only one whose path ends so. Raises NotThere."""
+    found = [row for row, path in enumerate(paths) if path == pool]
+    found = found or [row for row, path in enumerate(paths) if path.endswith(f"/{pool}")]
+    if not found:
+        raise NotThere(f"pool must be a path of the tree or the end of one, got {pool!r}")
+    if len(found) > 1:
+        shown = ", ".join(paths[row] for row in found[:5])
+        raise NotThere(f"pool must be one pool, got {pool!r}, which is {shown}")
+    return found[0]
+
+
+def _rows_of(made: Standing, columns: I64) -> F32:
+    """The shortest horizon's quantiles by other columns, shape (n, K); NaN for series without."""
+    forecast_bps = made.forecast.demand_bps[:, 0]
+    if np.array_equal(made.columns, columns):
+        return forecast_bps
+    order = np.argsort(made.columns)
+    place = np.minimum(np.searchsorted(made.columns, columns, sorter=order), len(order) - 1)
+    row = order[place]
+    known = made.columns[row] == columns
+    return np.where(known[:, None], forecast_bps[row], np.float32(np.nan))
+
+
+def forecast_settings(config: Config) -> ForecastSettings:
+    """The forecaster's settings that this configuration means."""
+    f = config.forecasting
+    return ForecastSettings(
+        step_s=f.step_s,
+        horizons_s=f.horizons_s,
+        quantiles=f.quantiles,
+        model=f.model,
+        window_steps=f.window_steps,
+        min_history_steps=f.min_history_steps,
+        train_steps=f.train_steps,
+    )
