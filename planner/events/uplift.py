@@ -27,6 +27,7 @@ from forecasting.events import (
 )
 from forecasting.forecast import Doubles, Floats, Forecast, Rung
 from forecasting.history import Bools, History
+from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
 
 #: Of one event's series at one level so many are learnt from: a median needs no more.
 SAMPLED_SERIES: Final = 128
@@ -137,6 +138,33 @@ class EventUplift:
             if event.start - lead_s <= now < event.end + tail_s:
                 active |= np.tile(self.places.covered(event.scope), 2)
         return active
+
+    def view(self, events: Sequence[Event], feeds: tuple[FeedView, ...]) -> EventsView:
+        """These events with what they are expected to do, and what was learnt of each kind."""
+        places = self.places
+        depths = {event.scope: places.top_depth(event.scope) for event in events}
+        return EventsView(
+            tuple(self._event_view(event, depths[event.scope]) for event in events),
+            tuple(
+                KindView(kind, level, self._uplifts(kind, level))
+                for kind in self.learner.kinds
+                for level in sorted({number // 2 for number in self.learner.levels(kind)})
+            ),
+            feeds,
+        )
+
+    def _event_view(self, event: Event, depth: int | None) -> EventView:
+        if depth is None:
+            return EventView(event, None, ())
+        return EventView(event, depth, self._uplifts(event.kind, depth, event.expected_uplift))
+
+    def _uplifts(self, kind: str, level: int, announced: float | None = None) -> tuple[UpliftView, ...]:
+        """Upload and download: the series' levels are 2 x level + direction, see ``level_of_series``."""
+        return tuple(
+            UpliftView(effect.factor(0.1), effect.factor(0.5), effect.factor(0.9), effect.n_events)
+            for direction in range(2)
+            for effect in [self.learner.effect(kind, 2 * level + direction, expected_uplift=announced)]
+        )
 
     def state(self) -> dict[str, Any]:
         """What was learnt, as JSON has it."""
