@@ -276,9 +276,10 @@ def apply(demand_bps: Floats, quantile: Doubles, shift: Shift | None, max_rate_b
     median = before[..., middle : middle + 1]
     mean = np.clip(shift.mean, -MAX_SHIFT, MAX_SHIFT)[..., None]
     sigma = np.minimum(np.sqrt(shift.variance), MAX_SIGMA)[..., None]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # Idle series are infinitely far from their median, in logarithms; they are moved apart from the rest.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         away = np.abs(np.log(before / median))
-    wide = median * np.exp(mean + sign * np.hypot(away, z * sigma))
+        wide = median * np.exp(mean + sign * np.hypot(away, z * sigma))
     moved = np.where((median > 0) & (before > 0), wide, before * np.exp(mean))
     moved = np.maximum.accumulate(np.minimum(moved, max_rate_bps), axis=-1)
     result = demand_bps.copy()
@@ -492,7 +493,7 @@ def _level(value: object) -> int:
 def _figures(values: Mapping[str, float]) -> dict[str, Any]:
     """Numbers of one record: finite, and only the mean may be negative."""
     for name, value in values.items():
-        least = -MAX_SHIFT if name == "mean" else 0.0
-        if isinstance(value, bool) or not math.isfinite(value) or value < least or value > 1e9:
-            raise ValueError(f"{name} must be a number >= {least:g}, got {value!r}")
+        least, most = (-MAX_SHIFT, MAX_SHIFT) if name == "mean" else (0.0, 1e9)
+        if isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{name} must be a number from {least:g} to {most:g}, got {value!r}")
     return dict(values)

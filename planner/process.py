@@ -15,6 +15,8 @@ from starlette.types import ASGIApp
 from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
+from planner.events.desk import EventDesk
+from planner.events.uplift import EventUplift
 from planner.loop import Planner
 from planner.memory import Memory
 from planner.policy import Override
@@ -34,7 +36,8 @@ _LEAST_PAUSE_S: Final = 0.5
 _MEMORY_EVERY_S: Final = 5.0
 _UPKEEP_EVERY_S: Final = 300.0
 _CALIBRATION_EVERY_S: Final = 300.0
-_MEMORY, _FORECASTER, _MODELS = "planner", "forecaster", "models"
+_EVENTS_EVERY_S: Final = 60.0
+_MEMORY, _FORECASTER, _MODELS, _EVENTS = "planner", "forecaster", "models", "events"
 
 
 class PlannerProcess:
@@ -57,6 +60,11 @@ class PlannerProcess:
         self.planner = Planner(
             config, self._executor, self._store.load_window, self._keep, trainer=self._trainer
         )
+        known = self.planner.prediction.settings
+        uplift = EventUplift(known.step_s, known.horizons_s, known.max_rate_bps)
+        uplift.join(self.planner.prediction)
+        self._desk = EventDesk(config.events, uplift, self._events_written)
+        self._events_at = float("-inf")
         self._board = PlanBoard()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -77,15 +85,17 @@ class PlannerProcess:
 
     def start(self) -> None:
         """Start planning."""
+        self._desk.start()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop planning, write down what a successor needs, and close the store."""
         self._stop.set()
         self._wake.set()
+        self._desk.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
-        self._calibration_at = float("-inf")
+        self._calibration_at = self._events_at = float("-inf")
         self._remember(time.time())
         if self._trainer is not self._executor:
             self._trainer.shutdown(wait=False, cancel_futures=True)
@@ -134,6 +144,9 @@ class PlannerProcess:
             if memory != self._remembered:
                 self._remembered = memory
                 models[_MEMORY] = memory
+            if time.monotonic() - self._events_at >= _EVENTS_EVERY_S:
+                self._events_at = time.monotonic()
+                models[_EVENTS] = self._events_state()
             for name, body in models.items():
                 self._writer.put_state(name, body, now)
 
@@ -160,6 +173,12 @@ class PlannerProcess:
                 LOG.error("state of an earlier planner not restored: %r", error)
         models, champion = self._store.get_state(_MODELS), self._store.get_state(_FORECASTER)
         self.planner.prediction.models.restore(models, champion, time.time())
+        events = self._store.get_state(_EVENTS)
+        if events is not None:
+            try:
+                self._desk.restore(events)
+            except ValueError as error:
+                LOG.error("events of an earlier planner not restored: %s", error)
 
     # What northbound asks; from other threads.
 
@@ -242,6 +261,20 @@ class PlannerProcess:
         for name, body in states.items():
             self._writer.put_state(name, body, now)
             self._store.put_state(name, body, now)
+
+    @property
+    def events(self) -> EventDesk:
+        """See ``Operations``."""
+        return self._desk
+
+    def _events_state(self) -> bytes:
+        with self.planner.lock:
+            learnt = self._desk.uplift.state()
+        return self._desk.state(learnt)
+
+    def _events_written(self) -> None:
+        with self._memory_lock:
+            self._write_through({_EVENTS: self._events_state()})
 
     def pool_forecast(self, pool: str, since: float) -> PoolForecast:
         """See ``Operations``."""

@@ -89,7 +89,7 @@ class EventDesk:
         keep: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``keep`` is called after each write; when it returns, ``state()`` is on disk."""
+        """``keep`` is called after each write; when it returns, ``state`` is on disk."""
         self.uplift = uplift
         self._keep = keep
         self._zone = settings.zone
@@ -215,11 +215,14 @@ class EventDesk:
 
     # Restarts.
 
-    def state(self) -> bytes:
-        """What a successor needs: announcements, what was learnt, and the feeds' last events."""
+    def state(self, learnt: Mapping[str, Any]) -> bytes:
+        """What a successor needs: announcements, the feeds' last events, and ``uplift.state()``.
+
+        That is taken apart, under the planner's lock.
+        """
         with self._lock:
             state = {
-                "learnt": self.uplift.state(),
+                "learnt": learnt,
                 "announced": [asdict(event) for event in self._announced.values()],
                 "feeds": {
                     feed.name: {

@@ -1,6 +1,6 @@
 """Events in the loop: the forecast with them, and what came of it.
 
-``observe`` before each forecast, ``adjust`` after it. The forecaster, and its
+``adjust`` and ``arrived`` join ``planner.prediction.Prediction``. The forecaster, and its
 calibration, stay without events; what is learnt here is what they missed.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from forecasting.event import Event
 from forecasting.events import (
+    Bools,
     Ints,
     Phases,
     Places,
@@ -26,8 +26,10 @@ from forecasting.events import (
     phases,
 )
 from forecasting.forecast import Doubles, Floats, Forecast, Rung
-from forecasting.history import Bools, History
 from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
+from planner.history import level_of_series
+from planner.prediction import Arrived, Prediction
+from planner.structure import Structure
 
 #: Of one event's series at one level so many are learnt from: a median needs no more.
 SAMPLED_SERIES: Final = 128
@@ -40,13 +42,14 @@ class _Issued:
     """Forecasts without events of the series that events concern, until they come due."""
 
     end_time: float
+    structure: Structure
     events: tuple[Event, ...]
     #: shape (E, R)
     cover: Bools
     #: shape (E, H)
     phase: Phases
     #: shape (R,)
-    series_id: Ints
+    rows: Ints
     level: Ints
     #: shape (R, H)
     median_bps: Floats
@@ -64,65 +67,49 @@ class EventUplift:
         self.calendar: tuple[Event, ...] = ()
         self.learner = UpliftLearner()
         self.places = Places((), np.empty(0, np.int64))
+        self._structure: Structure | None = None
         self._step_s = step_s
         self._horizon_s = np.asarray(horizons_s, np.float64)
         self._max_rate_bps = max_rate_bps
         self._issued: deque[_Issued] = deque()
-        self._observed_until = -np.inf
 
-    def adjust(
-        self, forecast: Forecast, history: History, path: Sequence[str], parent: npt.ArrayLike
-    ) -> Forecast:
-        """The forecast with the events that act on it; the same object where none does.
+    def join(self, prediction: Prediction) -> None:
+        """Take part in the planner's forecasts from now on."""
+        prediction.adjustments.append(self.adjust)
+        prediction.listeners.append(self.arrived)
 
-        Parameters
-        ----------
-        history :                      What the forecast was made of: names and levels of its series.
-        path, parent : n pools         The tree; series are all of its uploads, then all downloads.
-
-        Raises
-        ------
-        ValueError : when the series are not the tree's pools twice.
-        """
-        if len(forecast.rung) != 2 * len(path):
-            raise ValueError(f"forecast must have {2 * len(path)} series, got {len(forecast.rung)}")
-        # By identity: the tuple lives as long as the structure.
-        if path is not self.places.path:
-            self.places = Places(path, parent)
+    def adjust(self, structure: Structure, forecast: Forecast, _now: float) -> Forecast:
+        """The forecast with the events that act on it; the same object where none does."""
+        if structure is not self._structure:
+            self._structure = structure
+            self.places = Places(structure.path, structure.parent)
         events = self._near(forecast.end_time)
         if not events:
             return forecast
         middle = forecast.end_time - self._step_s / 2
         phase = phases(events, middle, middle + self._horizon_s)
-        cover = self._cover(events)
-        shift = self.learner.shift(events, cover, phase, history.level)
+        cover = np.array([np.tile(self.places.covered(event.scope), 2) for event in events])
+        level = level_of_series(structure)
+        shift = self.learner.shift(events, cover, phase, level)
         if shift is None:
             return forecast
-        self._remember(forecast, history, events, cover, phase)
+        self._remember(structure, forecast, events, cover, phase, level)
         demand = apply(forecast.demand_bps, forecast.quantile, shift, self._max_rate_bps)
         return replace(forecast, demand_bps=demand)
 
-    def observe(self, history: History) -> None:
-        """Learn from what came of earlier forecasts; once per completed step, before ``adjust``.
+    def arrived(self, came: Arrived) -> None:
+        """Learn from what came of earlier forecasts, at every horizon.
 
         Gaps and censored samples are skipped. A clock that stepped back drops the
         forecasts made in what is now the future.
         """
-        now = history.end_time
-        if now < self._observed_until or history.n_steps == 0:
-            self._issued = deque(issued for issued in self._issued if issued.end_time < now)
-            self._observed_until = min(now, self._observed_until)
-            return
-        half = self._step_s / 2
-        order = np.argsort(history.series_id, kind="stable") if self._issued else np.empty(0, np.int64)
+        now, half = came.end_time, self._step_s / 2
+        demand = np.where(came.censored, np.float32(np.nan), came.demand_bps)
+        self._issued = deque(one for one in self._issued if one.end_time < now)
         for issued in self._issued:
             due = issued.end_time + self._horizon_s
-            fresh = (due > self._observed_until + half) & (due <= now + half)
-            for horizon in np.flatnonzero(fresh):
-                row = history.n_steps - 1 - round((now - due[horizon]) / self._step_s)
-                if 0 <= row < history.n_steps:
-                    self._learn(issued, int(horizon), _realised(history, order, row, issued.series_id))
-        self._observed_until = now
+            for horizon in np.flatnonzero(np.abs(due - now) < half):
+                self._learn(issued, int(horizon), _of_rows(issued, came.structure, demand))
         longest = float(self._horizon_s[-1])
         while self._issued and self._issued[0].end_time + longest <= now:
             self._issued.popleft()
@@ -182,31 +169,35 @@ class EventUplift:
         near = [event for event in self.calendar if event.start < until and event.end > now - self._step_s]
         return tuple(sorted(near, key=lambda event: (event.start, event.id))[:MAX_ACTIVE])
 
-    def _cover(self, events: tuple[Event, ...]) -> Bools:
-        return np.array([np.tile(self.places.covered(event.scope), 2) for event in events])
-
     def _remember(
-        self, forecast: Forecast, history: History, events: tuple[Event, ...], cover: Bools, phase: Phases
+        self,
+        structure: Structure,
+        forecast: Forecast,
+        events: tuple[Event, ...],
+        cover: Bools,
+        phase: Phases,
+        level: Ints,
     ) -> None:
-        if self._issued and self._issued[-1].end_time >= history.end_time:
+        if self._issued and self._issued[-1].end_time >= forecast.end_time:
             return
         # What no model made is no median: against it everything would look like an event's doing.
         telling = forecast.rung <= Rung.ARCHETYPE
         # Events of one scope concern the same series.
         distinct = list({event.scope: number for number, event in enumerate(events)}.values())
-        rows = _sample(cover[distinct] & telling, history.level)
+        rows = _sample(cover[distinct] & telling, level)
         if not rows.size:
             return
         demand = forecast.demand_bps[rows]
         middle = int(np.argmin(np.abs(forecast.quantile - 0.5)))
         self._issued.append(
             _Issued(
-                history.end_time,
+                forecast.end_time,
+                structure,
                 events,
                 cover[:, rows],
                 phase,
-                history.series_id[rows],
-                history.level[rows],
+                rows,
+                level[rows],
                 demand[..., middle],
                 log_sigma(demand, forecast.quantile),
             )
@@ -235,13 +226,15 @@ def _sample(cover: Bools, level: Ints) -> Ints:
     return np.flatnonzero(kept)
 
 
-def _realised(history: History, order: Ints, row: int, series_id: Ints) -> Floats:
-    """What came for these series in one row; NaN where that is unknown."""
-    ids = history.series_id[order]
-    if not ids.size:
-        return np.full(len(series_id), np.nan, np.float32)
-    place = np.minimum(np.searchsorted(ids, series_id), ids.size - 1)
-    column = order[place]
-    came = history.demand_bps[row, column]
-    known = (ids[place] == series_id) & ~history.censored[row, column]
-    return np.where(known, came, np.float32(np.nan))
+def _of_rows(issued: _Issued, structure: Structure, values: Floats) -> Floats:
+    """The values of the series that were issued, whose rows may be others by now; NaN for those gone."""
+    if structure is issued.structure:
+        return values[issued.rows]
+    n_before, n = len(issued.structure.path), len(structure.path)
+    row_of = {name: row for row, name in enumerate(structure.series)}
+    rows = [
+        row_of[name] + n * (row // n_before) if name in row_of else -1
+        for row in issued.rows.tolist()
+        for name in [issued.structure.series[row % n_before]]
+    ]
+    return np.where(np.array(rows) >= 0, values[rows], np.float32(np.nan))
