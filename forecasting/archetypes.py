@@ -1,7 +1,8 @@
 """A forecast for those about whom little is known: as others of their kind did.
 
 An archetype keeps what its members did after a stretch of a few samples, as
-equally likely outcomes in units of that stretch. A newcomer belongs to each
+equally likely outcomes in units of that stretch, apart by how much the stretch
+carried: ten times a megabit is rare, ten times a kilobit is not. A newcomer belongs to each
 archetype of its level with a probability, the archetypes' shares at first and
 its own behaviour more and more, and is forecast by the mixture of their
 outcomes. Without known archetypes a level is one.
@@ -25,12 +26,17 @@ SAMPLES: Final = (0, 1, 2, 4, 8, 16)
 #: A series without a sample in as many rows is no newcomer but silent.
 FRESH_STEPS: Final = 8
 #: Weight of a sample against the one after it, where a stretch is averaged.
-DECAY: Final = 0.8
+DECAY: Final = 0.7
 #: Fewer peers than this are not a population.
 MIN_PEERS: Final = 3
-#: Peers and cutoffs looked at per archetype: enough for a q98 of a pooled sample.
+#: Peers looked at per archetype, and stretches of all of them: enough for a q98 near each rate.
 MAX_PEERS: Final = 256
-MAX_CUTOFFS: Final = 16
+MAX_STRETCHES: Final = 4096
+#: Rates by which stretches are told apart, at even quantiles of all stretches of a level; each
+#: is served by the stretches nearest to it, this share of all and no fewer than this.
+RATES: Final = 12
+_NEAR_SHARE: Final = 1.5 / RATES
+_LEAST_NEAR: Final = 96
 #: Equally likely outcomes kept of each distribution.
 DRAWS: Final = 64
 #: Share of the level's median demand added to the unit: idle stretches would make
@@ -38,7 +44,7 @@ DRAWS: Final = 64
 EASE: Final = 0.05
 #: A probability of membership is rounded to this many parts, so that the few mixtures
 #: that differ are each made once.
-PARTS: Final = 8
+PARTS: Final = 4
 #: Early features hang together; counted in full each would make membership too sure.
 TEMPER: Final = 0.5
 #: What ``early`` looks at, and the least deviation that is believed of each.
@@ -72,12 +78,15 @@ class Archetypes:
     level: Ints
     #: shape (A,), sums to 1 in each level.
     prior: Doubles
-    #: shape (A, len(SAMPLES), H, DRAWS), rising; units of the stretch, or bit/s in the row of 0 samples.
+    #: shape (A, len(SAMPLES), RATES, H, DRAWS), rising; units of the stretch, or bit/s in the row of 0 samples.
     outcome: Floats
-    #: shape (L, len(SAMPLES), H): weight of the last value in the origin of outcomes; the mean has the rest.
+    #: shape (L, len(SAMPLES), RATES, H): weight of the last value in the origin of outcomes; the mean
+    #: has the rest.
     pull: Doubles
     #: shape (L,), bit/s.
     ease_bps: Doubles
+    #: shape (L, RATES), bit/s, rising.
+    rate_bps: Doubles
     #: shape (A, len(SAMPLES), len(EARLY)): mean and deviation of the members' early features.
     early_mean: Doubles
     early_deviation: Doubles
@@ -92,20 +101,23 @@ class Archetypes:
 
         demand_bps : shape (T, n), what the newcomers have; NaN where nothing.
         """
-        result = np.full((len(level), self.outcome.shape[2], len(self.quantile)), np.nan, np.float32)
+        result = np.full((len(level), self.outcome.shape[3], len(self.quantile)), np.nan, np.float32)
         seen = early(demand_bps)
         bucket = _bucket(seen.count)
         for one in np.intersect1d(level, self.level):
             at = np.flatnonzero(level == one)
             rows = np.flatnonzero(self.level == one)
-            parts = _rounded(self._membership(rows, bucket[at], seen.feature[at]))
-            shape, which = np.unique(np.column_stack([bucket[at], parts]), axis=0, return_inverse=True)
-            table = self._mixtures(rows, shape[:, 0], shape[:, 1:])[which.reshape(-1)]
-            own = (bucket[at] > 0)[:, None]
-            pull = self.pull[one, bucket[at]]
-            origin = pull * seen.last_bps[at, None] + (1 - pull) * seen.mean_bps[at, None]
-            unit = np.where(own, seen.mean_bps[at, None] + self.ease_bps[one], 1.0)
-            result[at] = np.maximum(np.where(own, origin, 0)[:, :, None] + unit[:, :, None] * table, 0)
+            mean, last = seen.mean_bps[at, None], seen.last_bps[at, None]
+            samples = bucket[at]
+            rate = np.where(samples > 0, _nearest(self.rate_bps[one], mean[:, 0]), 0)
+            parts = _rounded(self._membership(rows, samples, seen.feature[at]))
+            shape, which = np.unique(np.column_stack([samples, rate, parts]), axis=0, return_inverse=True)
+            table = self._mixtures(rows, shape[:, 0], shape[:, 1], shape[:, 2:])[which.reshape(-1)]
+            own = (samples > 0)[:, None]
+            pull = self.pull[one, samples, rate]
+            origin = np.where(own, pull * last + (1 - pull) * mean, 0)
+            unit = np.where(own, mean + self.ease_bps[one], 1.0)
+            result[at] = np.maximum(origin[:, :, None] + unit[:, :, None] * table, 0)
         return result
 
     def membership(self, demand_bps: Floats, level: Ints) -> Doubles:
@@ -124,16 +136,16 @@ class Archetypes:
         deviation = self.early_deviation[rows][:, bucket].transpose(1, 0, 2)
         return posterior(self.prior[rows], feature, mean, deviation, TEMPER)
 
-    def _mixtures(self, rows: Ints, bucket: Ints, parts: Ints) -> Floats:
-        """Quantiles of mixtures, shape (n, H, K), in the outcomes' units; bucket (n,), parts (n, a)."""
-        n_horizons = self.outcome.shape[2]
+    def _mixtures(self, rows: Ints, bucket: Ints, rate: Ints, parts: Ints) -> Floats:
+        """Quantiles of mixtures, shape (n, H, K), in the outcomes' units; parts has shape (n, a)."""
+        n_horizons = self.outcome.shape[3]
         result = np.empty((len(bucket), n_horizons, len(self.quantile)), np.float32)
         for start in range(0, len(bucket), _CHUNK_MIXTURES):
             part = slice(start, start + _CHUNK_MIXTURES)
-            outcome = self.outcome[rows][:, bucket[part]].transpose(1, 2, 0, 3)
-            n = len(outcome)
+            outcome = self.outcome[rows][:, bucket[part], rate[part]].transpose(1, 2, 0, 3)
             weight = np.repeat(parts[part] / (PARTS * DRAWS), DRAWS, axis=1)
-            result[part] = _weighted_quantiles(outcome.reshape(n, n_horizons, -1), weight, self.quantile)
+            flat = outcome.reshape(len(outcome), n_horizons, -1)
+            result[part] = _weighted_quantiles(flat, weight, self.quantile)
         return result
 
 
@@ -160,7 +172,8 @@ def learn_archetypes(
     """
     group = np.zeros(len(level), np.int64) if group is None else group
     n_levels = int(level.max(initial=-1)) + 1
-    pull = np.ones((n_levels, len(SAMPLES), len(horizon_steps)))
+    pull = np.ones((n_levels, len(SAMPLES), RATES, len(horizon_steps)))
+    rate = np.zeros((n_levels, RATES))
     ease = np.ones(n_levels)
     of_level: list[int] = []
     prior: list[float] = []
@@ -173,18 +186,21 @@ def learn_archetypes(
         present = np.unique(group[peers])
         members = [_some(peers[group[peers] == which], rng) for which in present]
         drawn = [_Stretches.of(demand_bps[:, some], horizon_steps) for some in members]
-        pull[one] = _pull(drawn, ease[one])
-        kinds += [_kind(one_drawn, pull[one], ease[one]) for one_drawn in drawn]
+        rate[one] = _rates(drawn)
+        near = [[_near(seen.mean_bps, rate[one]) for seen in part.seen] for part in drawn]
+        pull[one] = _pull(drawn, near, ease[one])
+        kinds += [_kind(*each, pull[one], ease[one]) for each in zip(drawn, near, strict=True)]
         prior += [float((group[peers] == which).mean()) for which in present]
         of_level += [one] * len(present)
-    n, empty = len(kinds), (len(SAMPLES), len(horizon_steps), DRAWS)
+    n, shape = len(kinds), (len(SAMPLES), RATES, len(horizon_steps), DRAWS)
     return Archetypes(
         quantile=np.asarray(quantile, np.float64),
         level=np.array(of_level, np.int64),
         prior=np.array(prior, np.float64),
-        outcome=np.array([kind.outcome for kind in kinds], np.float32).reshape(n, *empty),
+        outcome=np.array([kind.outcome for kind in kinds], np.float32).reshape(n, *shape),
         pull=pull,
         ease_bps=ease,
+        rate_bps=rate,
         early_mean=np.array([kind.mean for kind in kinds]).reshape(n, len(SAMPLES), len(EARLY)),
         early_deviation=np.array([kind.deviation for kind in kinds]).reshape(n, len(SAMPLES), len(EARLY)),
     )
@@ -246,13 +262,13 @@ class _Stretches:
 
     @classmethod
     def of(cls, demand: Floats, horizon_steps: Ints) -> _Stretches:
-        n_steps = demand.shape[0]
+        n_steps, at_most = demand.shape[0], MAX_STRETCHES // demand.shape[1]
         seen, came = [], []
         for n_samples in SAMPLES:
             # A young window cannot hold both; the shorter stretch is still a fair sample.
             stretch = min(max(n_samples, 1), n_steps - 1)
             ahead = np.minimum(horizon_steps, n_steps - stretch)
-            cutoffs = _spread_out(stretch - 1, n_steps - int(ahead.max()))
+            cutoffs = _spread_out(stretch - 1, n_steps - int(ahead.max()), at_most)
             before = demand[cutoffs - np.arange(stretch - 1, -1, -1)[:, None]].reshape(stretch, -1)
             after = demand[cutoffs + ahead[:, None]].reshape(len(ahead), -1)
             whole = np.isfinite(before).all(axis=0)
@@ -268,36 +284,69 @@ class _Kind:
     deviation: Doubles
 
 
-def _kind(drawn: _Stretches, pull: Doubles, ease: float) -> _Kind:
-    outcome = []
+#: For each rate, which stretches are nearest to it.
+_Near = list[Ints]
+
+
+def _kind(drawn: _Stretches, near: list[_Near], pull: Doubles, ease: float) -> _Kind:
+    n_horizons = len(drawn.came[0])
+    outcome = np.zeros((len(SAMPLES), RATES, n_horizons, DRAWS), np.float32)
+    outcome[0] = _draws(drawn.came[0])
     mean = np.zeros((len(SAMPLES), len(EARLY)))
     deviation = np.ones((len(SAMPLES), len(EARLY)))
-    for row, (seen, came) in enumerate(zip(drawn.seen, drawn.came, strict=True)):
-        if row == 0:
-            outcome.append(_draws(came))
-            continue
-        origin = pull[row][:, None] * (seen.last_bps - seen.mean_bps) + seen.mean_bps
-        outcome.append(_draws((came - origin) / (seen.mean_bps + ease)))
+    for row in range(1, len(SAMPLES)):
+        seen, came = drawn.seen[row], drawn.came[row]
+        for at, some in enumerate(near[row]):
+            average = seen.mean_bps[some]
+            origin = average + pull[row, at][:, None] * (seen.last_bps[some] - average)
+            outcome[row, at] = _draws((came[:, some] - origin) / (average + ease))
         if len(seen.count):
             mean[row] = seen.feature.mean(axis=0)
             deviation[row] = np.maximum(seen.feature.std(axis=0), _LEAST_DEVIATION)
-    return _Kind(np.array(outcome, np.float32), mean, deviation)
+    return _Kind(outcome, mean, deviation)
 
 
-def _pull(drawn: list[_Stretches], ease: float) -> Doubles:
+def _rates(drawn: list[_Stretches]) -> Doubles:
+    mean = np.concatenate([seen.mean_bps for part in drawn for seen in part.seen[1:]])
+    if len(mean) == 0:
+        return np.zeros(RATES)
+    rates: Doubles = np.quantile(mean.astype(np.float64), (np.arange(RATES) + 0.5) / RATES)
+    return rates
+
+
+def _nearest(rate_bps: Doubles, value_bps: Floats) -> Ints:
+    """Index of the rate whose ratio to each value is nearest to 1."""
+    log = np.log(rate_bps + 1)
+    # Half-way between equal rates the first is as good as the last.
+    return np.searchsorted((log[1:] + log[:-1]) / 2, np.log(np.asarray(value_bps, np.float64) + 1))
+
+
+def _near(mean_bps: Floats, rate_bps: Doubles) -> _Near:
+    order = np.argsort(mean_bps, kind="stable")
+    n = len(order)
+    wide = min(max(int(n * _NEAR_SHARE), _LEAST_NEAR), n)
+    first = np.searchsorted(mean_bps[order], rate_bps) - wide // 2
+    return [order[start : start + wide] for start in np.clip(first, 0, n - wide)]
+
+
+def _pull(drawn: list[_Stretches], near: list[list[_Near]], ease: float) -> Doubles:
     """How far, of the way from mean to last value, outcomes lie on average: least squares, 0 .. 1."""
-    result = np.ones((len(SAMPLES), len(drawn[0].came[0])))
+    result = np.ones((len(SAMPLES), RATES, len(drawn[0].came[0])))
     for row in range(1, len(SAMPLES)):
-        product, square = 0.0, 0.0
-        for one in drawn:
-            seen = one.seen[row]
-            unit = seen.mean_bps + np.float32(ease)
-            x = _bounded((seen.last_bps - seen.mean_bps) / unit)
-            y = _bounded((one.came[row] - seen.mean_bps) / unit)
-            known = np.isfinite(y)
-            product = product + np.where(known, x * y, 0).sum(axis=1)
-            square = square + (known * x**2).sum(axis=1)
-        result[row] = np.where(square > 0, np.clip(product / np.where(square > 0, square, 1), 0, 1), 1)
+        for rate in range(RATES):
+            product, square = 0.0, 0.0
+            for one, near_one in zip(drawn, near, strict=True):
+                some = near_one[row][rate]
+                seen, came = one.seen[row], one.came[row][:, some]
+                unit = seen.mean_bps[some] + np.float32(ease)
+                x = _bounded((seen.last_bps[some] - seen.mean_bps[some]) / unit)
+                y = _bounded((came - seen.mean_bps[some]) / unit)
+                known = np.isfinite(y)
+                product = product + np.where(known, x * y, 0).sum(axis=1)
+                square = square + (known * x**2).sum(axis=1)
+            result[row, rate] = np.where(
+                square > 0, np.clip(product / np.where(square > 0, square, 1), 0, 1), 1
+            )
     return result
 
 
@@ -359,7 +408,7 @@ def _some(peers: Ints, rng: np.random.Generator) -> Ints:
     return peers if len(peers) <= MAX_PEERS else rng.choice(peers, MAX_PEERS, replace=False)
 
 
-def _spread_out(first: int, stop: int) -> Ints:
-    """At most ``MAX_CUTOFFS`` rows in [first, stop), evenly spaced, the latest among them."""
-    stride = max((stop - first) // MAX_CUTOFFS, 1)
-    return np.arange(stop - 1, first - 1, -stride, dtype=np.int64)[:MAX_CUTOFFS]
+def _spread_out(first: int, stop: int, at_most: int) -> Ints:
+    """At most so many rows in [first, stop), evenly spaced, the latest among them."""
+    stride = max((stop - first) // at_most, 1)
+    return np.arange(stop - 1, first - 1, -stride, dtype=np.int64)[:at_most]

@@ -24,6 +24,7 @@ from forecasting.features import FeatureSpec, feature_rows
 from forecasting.forecast import Forecast, Rung
 from forecasting.history import Bools, Floats, History, Ints, clean
 from forecasting.models import ModelFailed, QuantileModel
+from forecasting.population import Population
 from forecasting.settings import ForecastSettings
 from forecasting.training import TrainedModel, answerable
 
@@ -64,6 +65,8 @@ class Forecaster:
         self._calibration = self._fresh_calibration()
         self._issued: deque[_Issued] = deque()
         self._observed_until = -np.inf
+        #: The archetypes that users fall into; None before they were first learnt.
+        self.population: Population | None = None
         self._archetypes: Archetypes | None = None
         self._archetypes_at = -np.inf
         self._rng = np.random.default_rng(settings.seed)
@@ -89,6 +92,17 @@ class Forecaster:
         self.trained = trained
         self._calibration = self._fresh_calibration()
         self._issued.clear()
+
+    def install_population(self, population: Population) -> None:
+        """Forecast newcomers by these archetypes from now on. Names given meanwhile are kept.
+
+        Raises
+        ------
+        ModelFailed : when it was learnt for other settings; the old one stays.
+        """
+        if not population.fits(self.settings):
+            raise ModelFailed("population was learnt for other quantiles or horizons")
+        self.population = population if self.population is None else population.with_names_of(self.population)
 
     def forecast(self, history: History, last_plan_bps: npt.NDArray[np.floating]) -> Forecast:
         """Demand of every series at every horizon, each from the best rung there is.
@@ -240,7 +254,16 @@ class Forecaster:
         needy = np.flatnonzero((rung > Rung.ARCHETYPE) & (recent.any(axis=0) | unseen))
         if needy.size == 0:
             return
-        guess = self._fresh_archetypes(history, demand).forecast(demand[:, needy], history.level[needy])
+        level = history.level[needy]
+        if self.population is None:
+            guess = self._fresh_archetypes(history, demand).forecast(demand[:, needy], level)
+        else:
+            guess = self.population.archetypes.forecast(demand[:, needy], level)
+            strange = np.isnan(guess[:, 0, 0])
+            if strange.any():
+                # A level that training has not met: one archetype of it may do.
+                simple = self._fresh_archetypes(history, demand)
+                guess[strange] = simple.forecast(demand[:, needy[strange]], level[strange])
         guess = np.sort(self._believable(guess), axis=-1)
         known = ~np.isnan(guess).any(axis=(1, 2))
         result[needy[known]] = guess[known]
