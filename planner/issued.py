@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +39,12 @@ class IssuedHistory:
     quantile: F64
     #: shape (n, 2, K), bit/s: issued at the shortest and at the longest horizon.
     forecast_bps: F32
+
+    def at(self, rows: npt.NDArray[np.intp]) -> IssuedHistory:
+        """Some of its steps."""
+        return replace(
+            self, time=self.time[rows], demand_bps=self.demand_bps[rows], forecast_bps=self.forecast_bps[rows]
+        )
 
 
 class IssuedForecasts:

@@ -1,0 +1,179 @@
+"""The forecasting half: a forecast a step, what is on record of it, and where others join."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forecasting.forecast import Forecast
+from planner.prediction import Arrived
+from planner.snapshot import NotThere
+from planner.structure import Structure
+from tests.planner.networks import PLACES, Running, small
+
+
+@pytest.fixture
+def running() -> Running:
+    """Five users that offer 2 Mbit/s each, ten ticks of one step."""
+    running = Running(small())
+    running.offered = dict.fromkeys(PLACES, 2e6)
+    running.connect()
+    running.tick(count=10)
+    return running
+
+
+def test_forecast_stands_until_a_step_is_complete(running: Running):
+    """Ticks within a step use the forecast that there is."""
+    prediction = running.planner.prediction
+    before = prediction.standing
+    running.tick(seconds=1.0)
+    assert prediction.standing is before
+    running.tick(seconds=5.0)
+    assert prediction.standing is not before
+
+
+def test_new_structure_is_forecast_at_once(running: Running):
+    """The rows of a forecast are those of the tree that it is for."""
+    running.planner.grouping.pin("studio", ("anna", "ben"), running.now)
+    running.tick(seconds=0.5)
+    standing = running.planner.prediction.standing
+    assert standing is not None
+    assert standing.structure is running.planner.structure
+    assert len(standing.forecast.rung) == 2 * len(standing.structure.path)
+
+
+def test_no_forecast_before_a_structure():
+    """Nothing is known of, nothing is forecast."""
+    running = Running(small())
+    running.tick(count=2)
+    assert running.planner.prediction.standing is None
+    with pytest.raises(NotThere, match="before the first forecast"):
+        running.planner.pool_forecast("anna", 0.0)
+
+
+# What readers ask.
+
+
+def test_pool_is_found_by_path_or_by_its_end(running: Running):
+    """A user's id is enough; both give the rows of that pool."""
+    whole = running.planner.pool_forecast("global/west/ungrouped/anna", 0.0)
+    short = running.planner.pool_forecast("anna", 0.0)
+    assert whole.path == short.path == "global/west/ungrouped/anna"
+    assert np.array_equal(whole.demand_bps, short.demand_bps)
+    assert running.planner.pool_forecast("global", 0.0).path == "global"
+
+
+@pytest.mark.parametrize(
+    ("pool", "line"),
+    [
+        ("nobody", "pool must be a path of the tree or the end of one, got 'nobody'"),
+        ("", "pool must be a path"),
+        ("ungrouped", "pool must be one pool, got 'ungrouped', which is global/east/ungrouped, global/west/ungrouped"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pool_is_told(running: Running, pool: str, line: str):
+    """The refusal names the value and, where several are meant, all of them."""
+    with pytest.raises(NotThere, match=line):
+        running.planner.pool_forecast(pool, 0.0)
+
+
+def test_directions_are_told_apart(running: Running):
+    """Upload's figures are upload's."""
+    standing = running.planner.prediction.standing
+    assert standing is not None
+    row = standing.structure.series.index("user/ben")
+    n = len(standing.structure.path)
+    found = running.planner.pool_forecast("ben", 0.0)
+    assert np.array_equal(found.demand_bps[0], standing.forecast.demand_bps[row])
+    assert np.array_equal(found.demand_bps[1], standing.forecast.demand_bps[n + row])
+
+
+def test_issued_stands_beside_what_came(running: Running):
+    """A forecast of five seconds ago is shown at the step that it was for."""
+    running.offered["anna"] = 6e6
+    before = running.planner.pool_forecast("anna", 0.0)
+    running.tick()
+    after = running.planner.pool_forecast("anna", before.end_time)
+    up = after.issued[0]
+    at = int(np.flatnonzero(up.time == before.end_time + 5)[0])
+    assert up.demand_bps[at] == pytest.approx(6e6)
+    levels = [int(np.argmin(np.abs(before.quantile - level))) for level in up.quantile]
+    assert np.array_equal(up.forecast_bps[at, 0], before.demand_bps[0, 0, levels])
+
+
+# Where others join.
+
+
+def test_adjustment_changes_what_everybody_sees(running: Running):
+    """Grants, the record and readers all have the adjusted forecast."""
+
+    def doubled(structure: Structure, forecast: Forecast, now: float) -> Forecast:
+        return replace(forecast, demand_bps=forecast.demand_bps * 2)
+
+    before = running.planner.pool_forecast("anna", 0.0).demand_bps
+    running.planner.prediction.adjustments.append(doubled)
+    running.tick()
+    assert running.planner.pool_forecast("anna", 0.0).demand_bps[0, 0, 0] == pytest.approx(
+        2 * before[0, 0, 0], rel=0.2
+    )
+    assert running.planner.snapshot.pools.p50_bps[0, running.row("anna")] > 3e6
+
+
+def test_listener_hears_what_came_beside_what_was_forecast(running: Running):
+    """Once a step, for every series: demand and the quantiles issued one step before, as adjusted."""
+    heard: list[Arrived] = []
+    running.planner.prediction.listeners.append(heard.append)
+    standing = running.planner.prediction.standing
+    assert standing is not None
+    running.offered["anna"] = 6e6
+    running.tick()
+    running.tick(seconds=1.0, count=2)
+    (arrived,) = heard
+    row = arrived.structure.series.index("user/anna")
+    assert arrived.demand_bps[row] == pytest.approx(6e6)
+    assert np.array_equal(arrived.forecast_bps, standing.forecast.demand_bps[:, 0])
+    assert arrived.end_time == standing.forecast.end_time + 5
+
+
+def test_listener_hears_of_series_by_their_column(running: Running):
+    """When pools come between two steps, the old ones keep their forecast and the new have none."""
+    heard: list[Arrived] = []
+    running.planner.prediction.listeners.append(heard.append)
+    standing = running.planner.prediction.standing
+    assert standing is not None
+    running.planner.grouping.pin("studio", ("david", "emma"), running.now)
+    running.tick()
+    arrived = heard[-1]
+    emma, studio = (arrived.structure.series.index(name) for name in ("user/emma", "group/studio@east"))
+    was = standing.structure.series.index("user/emma")
+    assert np.array_equal(arrived.forecast_bps[emma], standing.forecast.demand_bps[was, 0])
+    assert np.isnan(arrived.forecast_bps[studio]).all()
+
+
+def test_lost_steps_are_not_compared(running: Running):
+    """After steps without a tick nothing was issued for the newest one."""
+    heard: list[Arrived] = []
+    running.planner.prediction.listeners.append(heard.append)
+    running.tick(seconds=60.0)
+    assert heard == []
+
+
+def test_who_joins_and_fails_costs_only_itself(running: Running):
+    """A plan is made, the fault is told, and is gone with its cause."""
+
+    def fail(*_: Any) -> Any:
+        raise ZeroDivisionError("injected")
+
+    prediction = running.planner.prediction
+    prediction.adjustments.append(fail)
+    prediction.listeners.append(fail)
+    before = running.planner.snapshot.plan.version
+    assert running.tick().version == before + 1
+    assert any("goes on without" in problem for problem in running.planner.snapshot.health.problems)
+    prediction.adjustments[0] = lambda structure, forecast, now: forecast
+    prediction.listeners.clear()
+    running.tick()
+    assert running.planner.snapshot.plan.version == before + 2
