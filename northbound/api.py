@@ -16,7 +16,10 @@ from fastapi_offline import FastAPIOffline
 from northbound import answers, problems, views
 from northbound.bodies import GroupBandwidth, GroupCreation
 from northbound.encoded import EncodedAnswers
+from northbound.events_api import events_router
+from northbound.forecasts_api import forecasts_router
 from northbound.guard import Guard
+from northbound.models_api import models_router
 from planner.snapshot import Operations, Snapshot, UnknownGroup
 
 MAX_PAGE = 10_000
@@ -58,6 +61,9 @@ def create_app(
     app.include_router(_snapshots(operations))
     app.include_router(_questions(operations, stale_after_s, now))
     app.include_router(_writes(operations))
+    app.include_router(forecasts_router(operations, now))
+    app.include_router(models_router(operations, _BEARER))
+    app.include_router(events_router(operations, _BEARER, now))
     app.add_middleware(Guard, token=token)
     return app
 

@@ -6,21 +6,26 @@ Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.
 from __future__ import annotations
 
 import io
-import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.progress import Progress
 
-from northbound import client, tables
+from northbound import cli_models, tables
+from northbound.cli_forecast import forecast
+from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
+from northbound.cli_shared import console as _console
+from northbound.cli_shared import faults_told as _faults_told
+from northbound.cli_shared import get as _get
+from northbound.cli_shared import show as _show
+from northbound.cli_shared import stop as _stop
 from planner.config import Config, load
 from planner.config_faults import ConfigError
 from planner.secret import SecretError
@@ -34,18 +39,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-FAILED, MISUSED = 1, 2
-#: Columns of a table that goes into a pipe or a file.
-_PIPE_COLUMNS = 200
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")
-]
-UrlOption = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help=f"The planner's REST API; {client.DEFAULT_URL} if not given."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+app.add_typer(cli_models.app)
+app.command()(forecast)
 
 
 class LevelName(StrEnum):
@@ -177,6 +172,12 @@ def plan(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption
     _show(_get(url, config, "/plan"), as_json, lambda answer: [tables.plan(answer)])
 
 
+@app.command()
+def events(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """What is announced, what it is expected to do to demand, and how the feeds are."""
+    _show(_get(url, config, "/events"), as_json, tables.events)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context) -> None:
     """Run the demo network (root only); further arguments go to it."""
@@ -196,53 +197,6 @@ def _load(path: Path) -> Config:
         return load(path)
 
 
-def _get(
-    url: str | None,
-    config: Path | None,
-    path: str,
-    query: dict[str, Any] | None = None,
-    also: tuple[int, ...] = (),
-) -> dict[str, Any]:
-    with _faults_told():
-        return client.get(client.base_url(url, config), path, query, also)
-
-
-@contextmanager
-def _faults_told() -> Iterator[None]:
-    try:
-        yield
-    except ConfigError as error:
-        _stop(MISUSED, *error.faults)
-    except client.NoAnswer as error:
-        _stop(FAILED, f"tidegate: {error}")
-
-
-def _stop(status_code: int, *lines: str) -> NoReturn:
-    for line in lines:
-        print(line, file=sys.stderr)
-    raise typer.Exit(status_code)
-
-
 def _summary_parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
     yield tables.summary(answer)
     yield from tables.totals(answer)
-
-
-def _show(answer: dict[str, Any], as_json: bool, parts: Any) -> None:
-    if as_json:
-        print(json.dumps(answer, indent=2, allow_nan=False))
-        return
-    console = _console()
-    drawn: Iterable[RenderableType] = parts(answer)
-    for part in drawn:
-        console.print(part, soft_wrap=isinstance(part, str))
-
-
-def _console(stderr: bool = False) -> Console:
-    # Markup is off: a name with brackets is a name.
-    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    return (
-        console
-        if console.is_terminal
-        else Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=_PIPE_COLUMNS)
-    )

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from planner.config_faults import fault_lines
-from planner.snapshot import Refused, UnknownGroup
+from planner.snapshot import NotThere, Refused, UnknownGroup
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -52,7 +52,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _DESCRIPTIONS = {
     400: "The body could not be read.",
     401: "The token is missing or wrong.",
-    404: "No group has this id.",
+    404: "Nothing has this id.",
     408: "The body did not arrive in time.",
     409: "The planner refuses: the title names path, rule and value.",
     413: "The body is too large.",
@@ -67,6 +67,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UnknownGroup, _unknown_group)
+    app.add_exception_handler(NotThere, _not_there)
     app.add_exception_handler(Refused, _refused)
     # Starlette logs the traceback through the server; the client learns nothing of our insides.
     app.add_exception_handler(Exception, _unexpected)
@@ -92,6 +93,10 @@ def _invalid(_request: Request, error: Exception) -> ProblemResponse:
 
 def _unknown_group(_request: Request, error: Exception) -> ProblemResponse:
     return problem(404, f"groupID must be the id of a group, got {error.args[0] if error.args else ''!r}")
+
+
+def _not_there(_request: Request, error: Exception) -> ProblemResponse:
+    return problem(404, str(error))
 
 
 def _refused(_request: Request, error: Exception) -> ProblemResponse:

@@ -161,6 +161,37 @@ def plan(answer: Mapping[str, Any]) -> Table:
     return table
 
 
+def events(answer: Mapping[str, Any]) -> Iterator[Table | str]:
+    """One row an event, and one a feed."""
+    names = ("event", "kind", "state", "start", "end", "scope", "source")
+    table = _table("events", names, ("factor up", "factor down", "learnt from"))
+    for row in answer["events"]:
+        uplift = row["uplift"]
+        factors = [_factor(uplift[direction]) if uplift else MISSING for direction in ("up", "down")]
+        learnt = shown(max(uplift[direction]["n_events"] for direction in uplift)) if uplift else MISSING
+        scope = ", ".join(row["scope"]) or "everybody"
+        times = (moment(row["start"]), moment(row["end"]))
+        table.add_row(row["id"], row["kind"], row["state"], *times, scope, row["source"], *factors, learnt)
+    yield table
+    feeds = _table("feeds", ("feed", "where", "stale", "last success", "error"), ("events", "skipped"))
+    for row in answer["feeds"]:
+        about = (
+            row["name"],
+            row["address"],
+            shown(row["stale"]),
+            moment(row["last_success"]),
+            shown(row["error"]),
+        )
+        feeds.add_row(*about, shown(row["n_events"]), shown(row["n_skipped"]))
+    yield feeds
+    for row in answer["feeds"]:
+        yield from (f"{row['name']}: skipped {reason}" for reason in row["reasons"])
+
+
+def _factor(uplift: Mapping[str, Any]) -> str:
+    return f"{uplift['p50']:.2f} ({uplift['p10']:.2f} to {uplift['p90']:.2f})"
+
+
 def health(answer: Mapping[str, Any]) -> Iterator[str]:
     """The lines above the switches."""
     yield f"planner {answer['version']}: {answer['status']}"

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from allocation.allocate import Bound
+from forecasting.event import Event
+from forecasting.features import FeatureSpec
 from forecasting.forecast import Rung
+from forecasting.training import TrainedModel, Verdict
+from planner.config_events import Announcement
+from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
+from planner.issued import IssuedHistory
+from planner.model_versions import ModelVersions, Outcome
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
 from planner.snapshot import (
     GroupView,
     Health,
     Level,
+    NotThere,
+    PoolForecast,
     Pools,
     Refused,
     Snapshot,
@@ -97,12 +107,101 @@ def make_snapshot() -> Snapshot:
     )
 
 
+class FakeEvents:
+    """One event of everybody, one of nobody, a dead feed; and what is announced."""
+
+    def __init__(self) -> None:
+        learnt = (UpliftView(1.5, 2.0, 2.7, 3.0), UpliftView(2.0, 4.0, 8.0, 3.0))
+        on = Event("stadium/final@1", "match", NOW - 60, NOW + 60, (), None, "stadium", "Final")
+        ahead = Event("exam", "exam", NOW + 60, NOW + 90, ("nowhere",), 0.5, "file")
+        feed = FeedView(
+            "stadium", "https://a.example/...", True, NOW - 9, "must answer 200, got 503", 1, 1, ("x",)
+        )
+        self.shown = EventsView(
+            (EventView(on, 0, learnt), EventView(ahead, None, ())), (KindView("match", 1, learnt),), (feed,)
+        )
+
+    def view(self, now: float) -> EventsView:
+        return self.shown
+
+    def announce(self, announcement: Announcement) -> Event:
+        event = announcement.event(ZoneInfo("UTC"), "rest")
+        if any(event.id == one.event.id for one in self.shown.events):
+            raise Refused(f"events.{event.id} must be a new id, got one that exists")
+        self.shown = replace(self.shown, events=(*self.shown.events, EventView(event, None, ())))
+        return event
+
+    def withdraw(self, event_id: str) -> None:
+        kept = tuple(one for one in self.shown.events if one.event.id != event_id)
+        if len(kept) == len(self.shown.events):
+            raise NotThere(f"eventID must be the id of an event, got {event_id!r}")
+        self.shown = replace(self.shown, events=kept)
+
+
+def make_versions() -> ModelVersions:
+    """Three models: the second is in use and on trial, the third lost; the first model was dropped."""
+    versions = ModelVersions(5)
+    trained = TrainedModel("catboost", b"", FeatureSpec(60.0, 64), (0.1, 0.5, 0.9), NOW - 900, 1234)
+    for outcome, body in (
+        (Outcome.PROMOTED, b"one"),
+        (Outcome.PROMOTED, b"two"),
+        (Outcome.REJECTED, b"three"),
+    ):
+        verdict = Verdict(outcome is Outcome.PROMOTED, 0.11, NAN, 0.13, 99, "no champion")
+        versions.add(NOW - 60, trained, verdict, outcome, "no champion", body)
+    versions.keep_body(1, b"")
+    return versions
+
+
+def make_forecast(since: float = 0.0) -> PoolForecast:
+    """Anna's: two horizons, three quantiles; a gap in upload, two steps still to come."""
+    time = NOW + 60 * np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    demand = np.array([1e6, NAN, 3e6, NAN, NAN], np.float32)
+    fan = np.full((5, 2, 3), NAN, np.float32)
+    fan[1:4, 0] = fan[2:, 1] = np.array([1e6, 2e6, 4e6])
+    kept = time >= since
+    horizon_s, quantile = np.array([60.0, 120.0]), np.array([0.1, 0.5, 0.9])
+    up, down = (
+        IssuedHistory(time[kept], scale * demand[kept], horizon_s, quantile, scale * fan[kept])
+        for scale in (np.float32(1), np.float32(2))
+    )
+    ahead = np.array([[1e6, 2e6, 4e6], [1e6, 3e6, 5e6]], np.float32)
+    return PoolForecast(
+        "global/west/g1/anna", NOW, horizon_s, quantile, np.stack([ahead, 2 * ahead]),
+        (Rung.MODEL, Rung.ARCHETYPE), (up, down),
+    )  # fmt: skip
+
+
 class FakeOperations:
     """Keeps what was written and shows it in the next snapshot."""
 
     def __init__(self, snapshot: Snapshot | None = None) -> None:
         self.snapshot = snapshot or make_snapshot()
         self.written: list[tuple[str, Any]] = []
+        self.versions = make_versions()
+        self.events = FakeEvents()
+
+    def models(self) -> dict[str, Any]:
+        return self.versions.report(NOW)
+
+    def roll_back_model(self, version: int) -> dict[str, Any]:
+        if version not in {one.version for one in self.versions}:
+            raise NotThere(f"version must be one of the models on record, got {version}")
+        if not self.versions[version].kept:
+            raise Refused(f"version must be one whose model is kept, got {version}")
+        self.versions.roll_back(NOW, version, float("inf"), "by command")
+        return self.models()
+
+    def release_model(self) -> dict[str, Any]:
+        if not self.versions.held(NOW):
+            raise Refused("a model must be held to be released, got none")
+        self.versions.release(NOW, "by command")
+        return self.models()
+
+    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
+        if not make_forecast(since).path.endswith(pool):
+            raise NotThere(f"pool must be a path of the tree or the end of one, got {pool!r}")
+        return make_forecast(since)
 
     def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
         if any(group.id == group_id for group in self.snapshot.groups):

@@ -77,13 +77,13 @@ def test_wrong_call_is_status_2(arguments: list[str]):
 def test_help_names_every_command():
     """The help is where a newcomer looks."""
     text = runner.invoke(app, ["--help"]).output
-    for command in ("check", "run", "replay", "summary", "status", "groups", "pools", "plan", "demo"):
+    for command in ("check", "run", "replay", "summary", "status", "groups", "pools", "plan", "events", "demo"):
         assert command in text
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
     assert "Exit status" in text
 
 
-READS = ["summary", "status", "groups", "pools", "plan"]
+READS = ["summary", "status", "groups", "pools", "plan", "events"]
 
 
 @pytest.mark.parametrize("command", READS)

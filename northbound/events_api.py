@@ -1,0 +1,161 @@
+"""External events over REST: what is announced, what such events did, and how the feeds are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from fastapi.params import Depends
+from pydantic import Field
+
+from northbound import problems, views
+from northbound.answers import Answer, LevelName
+from planner.config_events import Announcement
+from planner.events.views import EventView, FeedView, KindView, UpliftView
+from planner.snapshot import Operations
+
+EventId = Annotated[str, Path(alias="eventID", min_length=1, max_length=200, description="an event's id")]
+
+
+class Uplift(Answer):
+    """The factor on demand that is expected when an event begins."""
+
+    p10: float = Field(description="it is below this once in ten events")
+    p50: float
+    p90: float = Field(description="it is above this once in ten events")
+    n_events: float = Field(description="past events that this was learnt from; 0: announced, or a guess")
+
+
+class BothUplifts(Answer):
+    """Up is towards the network."""
+
+    up: Uplift
+    down: Uplift
+
+
+class Event(Answer):
+    """Something that is announced."""
+
+    id: str
+    kind: str
+    source: str = Field(description="name of its feed, or file, or rest")
+    state: str = Field(description="active or upcoming")
+    start: float
+    end: float
+    scope: list[str] = Field(description="empty: everybody")
+    summary: str
+    expected_uplift: float | None = Field(description="as announced")
+    level: LevelName | None = Field(description="highest level concerned; null: the scope names nobody here")
+    uplift: BothUplifts | None = Field(description="what is expected at that level")
+
+
+class Kind(Answer):
+    """What past events of a kind did at one level."""
+
+    kind: str
+    level: LevelName
+    uplift: BothUplifts
+
+
+class Feed(Answer):
+    """One source of events."""
+
+    name: str
+    address: str = Field(description="without what may be secret in it")
+    stale: bool = Field(description="its events may be out of date; they stay as they were")
+    last_success: float | None
+    error: str | None
+    n_events: int
+    n_skipped: int = Field(description="entries that could not be read")
+    reasons: list[str] = Field(description="why, for the first of them")
+
+
+class Events(Answer):
+    """What is on or ahead, what was learnt, and where it comes from."""
+
+    time: float
+    events: list[Event]
+    kinds: list[Kind]
+    feeds: list[Feed]
+
+
+class Announced(Answer):
+    """An announcement that is stored."""
+
+    id: str
+    start: float
+    end: float
+
+
+def events_router(operations: Operations, bearer: Depends, now: Callable[[], float]) -> APIRouter:
+    """The routes about events; ``bearer`` is what writes carry."""
+    router = APIRouter(tags=["events"])
+
+    # None is async: the view walks the whole calendar, and writes wait for the disk.
+    @router.get("/events", response_model=Events, responses=problems.documented(421))
+    def list_events() -> Response:
+        """Events that are on or ahead, by start; what past ones did; the state of every feed."""
+        time = now()
+        view = operations.events.view(time)
+        answer = {
+            "time": time,
+            "events": [_event(one, time) for one in view.events],
+            "kinds": [_kind(one) for one in view.kinds],
+            "feeds": [_feed(one) for one in view.feeds],
+        }
+        return Response(views.encode(views.plain(answer)), media_type="application/json")
+
+    @router.post(
+        "/events",
+        status_code=201,
+        response_model=Announced,
+        dependencies=[bearer],
+        responses=problems.documented(400, 401, 408, 409, 413, 421, 422),
+    )
+    def announce_event(body: Announcement) -> dict[str, Any]:
+        """Announce an event. It outlives a restart, and is forgotten a day after its end."""
+        event = operations.events.announce(body)
+        return {"id": event.id, "start": event.start, "end": event.end}
+
+    @router.delete(
+        "/events/{eventID:path}",
+        status_code=204,
+        dependencies=[bearer],
+        responses=problems.documented(401, 404, 409, 421),
+    )
+    def withdraw_event(event_id: EventId) -> Response:
+        """Take back an event that was announced here; others are withdrawn where they come from."""
+        operations.events.withdraw(event_id)
+        return Response(status_code=204)
+
+    return router
+
+
+def _event(one: EventView, now: float) -> dict[str, Any]:
+    event = one.event
+    return {
+        "id": event.id,
+        "kind": event.kind,
+        "source": event.source,
+        "state": "active" if event.start <= now else "upcoming",
+        "start": event.start,
+        "end": event.end,
+        "scope": list(event.scope),
+        "summary": event.summary,
+        "expected_uplift": event.expected_uplift,
+        "level": None if one.level is None else views.LEVEL_NAMES[one.level],
+        "uplift": _both(one.uplift) if one.uplift else None,
+    }
+
+
+def _kind(one: KindView) -> dict[str, Any]:
+    return {"kind": one.kind, "level": views.LEVEL_NAMES[one.level], "uplift": _both(one.uplift)}
+
+
+def _both(pair: Sequence[UpliftView]) -> dict[str, Any]:
+    return {name: vars(one) for name, one in zip(views.DIRECTION_NAMES, pair, strict=True)}
+
+
+def _feed(one: FeedView) -> dict[str, Any]:
+    return {**vars(one), "reasons": list(one.reasons)}
