@@ -39,9 +39,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.add_typer(cli_models.app)
-app.command()(forecast)
-
 
 class LevelName(StrEnum):
     """Levels of the pool tree, as the command line takes them."""
@@ -176,6 +173,10 @@ def plan(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption
 def events(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """What is announced, what it is expected to do to demand, and how the feeds are."""
     _show(_get(url, config, "/events"), as_json, tables.events)
+
+
+app.command()(forecast)
+app.add_typer(cli_models.app)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from planner.config import load
+from planner.config import Northbound, load
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 TIMEOUT_S: Final = 10.0
@@ -38,10 +38,35 @@ def get(
     ------
     NoAnswer : if nothing answers there, or not with such an object.
     """
+    return _ask(url, "GET", path, also, params=dict(query or {}))
+
+
+def post(url: str, path: str, token: str) -> dict[str, Any]:
+    """The JSON object that the planner answers to a write without a body. Raises NoAnswer."""
+    return _ask(url, "POST", path, headers={"Authorization": f"Bearer {token}"})
+
+
+def token(token_file: Path | None, config: Path | None) -> str:
+    """The token for writes: from the file that was given, or the one that the configuration names.
+
+    Raises
+    ------
+    ConfigError : if the configuration is wrong.
+    NoAnswer : if the token cannot be read.
+    """
+    if token_file is None:
+        token_file = load(config).northbound.token_file if config is not None else Northbound().token_file
+    try:
+        return token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoAnswer(f"token not read: {error}; give --config or --token-file") from None
+
+
+def _ask(url: str, method: str, path: str, also: tuple[int, ...] = (), **more: Any) -> dict[str, Any]:
     try:
         # Proxies of the environment are for the world outside, not for the loopback.
         with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
-            response = client.get(url + path, params=dict(query or {}))
+            response = client.request(method, url + path, **more)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAnswer(f"no planner answers at {url}: {error}; is it running?") from None
     try:

@@ -14,7 +14,9 @@ from pydantic import BaseModel
 
 from northbound import answers
 from northbound.api import create_app
+from northbound.forecasts_api import PoolForecastAnswer
 from northbound.guard import MAX_BODY_BYTES
+from northbound.models_api import Models, ModelVersion
 from planner.snapshot import Health, Snapshot
 from tests.northbound.conftest import Ask
 from tests.northbound.doubles import EDGE, NOW, TOKEN, FakeOperations
@@ -27,6 +29,9 @@ READS: dict[str, type[BaseModel]] = {
     "/plan": answers.PlanAnswer,
     "/switches": answers.Switches,
     "/summary": answers.Summary,
+    "/models": Models,
+    "/models/2": ModelVersion,
+    "/forecasts/anna": PoolForecastAnswer,
 }
 GROUP = {"id": "studio", "members": ["anna", "ben"], "ceiling_mbps": 12}
 
@@ -266,10 +271,18 @@ def test_failure_inside_is_a_problem_without_its_insides(ask: Ask, operations: F
 # --- who may do what
 
 
+def _filled(path: str) -> str:
+    """A path that is answered, from the pattern of its route."""
+    known = {"{groupID}": "g1", "{pool:path}": "anna", "{version}": "2", "{eventID}": "exam"}
+    for pattern, name in known.items():
+        path = path.replace(pattern, name)
+    return path
+
+
 def routes(app: FastAPI) -> list[tuple[str, str]]:
     """Method and path of every route there is, documented or not."""
     found = [
-        (method, str(context.path).replace("{groupID}", "g1"))
+        (method, _filled(str(context.path)))
         for context in iter_route_contexts(app.routes)
         for method in getattr(context, "methods", None) or ()
     ]
@@ -349,13 +362,23 @@ def test_openapi_documents_every_route(app: FastAPI, ask: Ask):
         "/groups/{groupID}/bandwidth",
         "/metrics/group/{groupID}",
     }
-    assert expected | {"/metrics/global", "/plan", "/switches", "/summary"} == set(document["paths"])
+    expected |= {"/metrics/global", "/plan", "/switches", "/summary", "/events", "/events/{eventID}"}
+    expected |= {
+        "/forecasts/{pool}",
+        "/models",
+        "/models/{version}",
+        "/models/{version}/rollback",
+        "/models/release",
+    }
+    assert expected == set(document["paths"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"], path
             assert bool(operation.get("security")) == (method != "get"), path
             for status, response in operation["responses"].items():
-                if int(status) < 400:
+                if int(status) == 204:
+                    assert "content" not in response, path
+                elif int(status) < 400:
                     assert "$ref" in response["content"]["application/json"]["schema"], path
                 elif (path, status) != ("/health", "503"):
                     assert list(response["content"]) == ["application/problem+json"], (path, status)

@@ -77,7 +77,20 @@ def test_wrong_call_is_status_2(arguments: list[str]):
 def test_help_names_every_command():
     """The help is where a newcomer looks."""
     text = runner.invoke(app, ["--help"]).output
-    for command in ("check", "run", "replay", "summary", "status", "groups", "pools", "plan", "events", "demo"):
+    for command in (
+        "check",
+        "run",
+        "replay",
+        "summary",
+        "status",
+        "groups",
+        "pools",
+        "plan",
+        "events",
+        "demo",
+        "forecast",
+        "model",
+    ):
         assert command in text
         assert runner.invoke(app, [command, "--help"]).exit_code == 0
     assert "Exit status" in text
