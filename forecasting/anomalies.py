@@ -412,40 +412,52 @@ class Detector:
 
     def _together(self, now: float, step: Step, judged: _Judged, fresh: Bools) -> None:
         """One alarm for a pool whose children are surprised together, and none for what a child explains."""
-        w, s, parent = self._watch, self.settings, step.parent
+        w, parent = self._watch, step.parent
         if not fresh.any() or not (parent >= 0).any():
             return
-        n = len(parent)
         depth = _depth(parent)
-        known = np.isfinite(step.realised_bps)
         excess = np.nan_to_num(np.abs(step.realised_bps - w.band[:, 1]))
+        levels = [np.flatnonzero(depth == one) for one in range(1, int(depth.max(initial=0)) + 1)]
         for sign in (1, -1):
             together = np.maximum(w.wide, 1)
-            for at_depth in range(int(depth.max(initial=0)), 0, -1):
-                child = np.flatnonzero(depth == at_depth)
-                above = parent[child]
-                young = (w.kind[child] != _NONE) & (w.direction[child] == sign) & ~w.told[child]
-                recent = (w.kind[child] != _NONE) & (w.direction[child] == sign)
-                recent &= (w.age[child] <= np.maximum(TOGETHER_STEPS, w.quiet[child])) | young
-                have = np.bincount(above[known[child]], minlength=n)
-                surprised = np.bincount(above[recent], minlength=n)
-                series = np.bincount(above[recent], together[child][recent], minlength=n)
-                wide = (surprised >= s.wide_least) & (surprised >= s.wide_share * have)
-                standing = (w.wide > 0) & (w.kind != _NONE) & (w.direction == sign)
-                inside = np.flatnonzero(recent & (wide & ~standing)[above])
-                inside = inside[np.argsort(above[inside], kind="stable")]
-                for members in np.split(child[inside], np.flatnonzero(np.diff(above[inside])) + 1):
-                    if len(members):
-                        p = int(parent[members[0]])
-                        self._widen(p, members, sign, now, judged)
-                        w.wide[p] = together[p] = int(series[p])
-                swallowed = child[young & (wide | standing)[above]]
-                w.absorbed[swallowed] = True
-                speaks = young | recent
-                share = np.bincount(above[speaks], excess[child][speaks], minlength=n)
-                explained = (w.kind != _NONE) & (w.direction == sign) & ~w.told & (w.wide == 0)
-                explained &= (surprised > 0) & (share >= EXPLAINED_SHARE * excess)
-                w.absorbed[explained] = True
+            for child in reversed(levels):
+                self._gather(now, step, judged, sign, child, excess, together)
+            # From the top: whoever joins an alarm of any pool above needs none of their own.
+            spoken = (w.wide > 0) & (w.direction == sign)
+            for child in levels:
+                spoken[child] |= spoken[parent[child]]
+                young = child[spoken[parent[child]] & (w.direction[child] == sign) & ~w.told[child]]
+                w.absorbed[young] = w.kind[young] != _NONE
+
+    def _gather(
+        self, now: float, step: Step, judged: _Judged, sign: int, child: Ints, excess: F64, together: Ints
+    ) -> None:
+        """One level: widen the pools above it, and leave out those that a child explains.
+
+        child : columns of the level. excess : shape (S,), bit/s. together : shape (S,), series surprised
+        at and below each column; brought up to date for the pools above.
+        """
+        w, s, above, n = self._watch, self.settings, step.parent[child], len(excess)
+        known = np.isfinite(step.realised_bps[child])
+        mine = (w.kind[child] != _NONE) & (w.direction[child] == sign)
+        young = w.age[child] <= np.maximum(TOGETHER_STEPS, w.quiet[child])
+        recent = mine & (young | ~w.told[child])
+        have = np.bincount(above[known], minlength=n)
+        surprised = np.bincount(above[recent], minlength=n)
+        wide = (surprised >= s.wide_least) & (surprised >= s.wide_share * have)
+        wide &= ~((w.wide > 0) & (w.direction == sign))
+        series = np.bincount(above[recent], together[child][recent], minlength=n)
+        inside = np.flatnonzero(recent & wide[above])
+        inside = inside[np.argsort(above[inside], kind="stable")]
+        for members in np.split(child[inside], np.flatnonzero(np.diff(above[inside])) + 1):
+            if len(members):
+                p = int(step.parent[members[0]])
+                self._widen(p, members, sign, now, judged)
+                w.wide[p] = together[p] = int(series[p])
+        share = np.bincount(above[recent], excess[child][recent], minlength=n)
+        explained = (w.kind != _NONE) & (w.direction == sign) & ~w.told & (w.wide == 0)
+        explained &= (surprised > 0) & (share >= EXPLAINED_SHARE * excess)
+        w.absorbed[explained] = True
 
     def _widen(self, p: int, members: Ints, sign: int, now: float, judged: _Judged) -> None:
         """Make the pool's own episode the one that speaks for its members."""
