@@ -48,6 +48,10 @@ MAX_SHIFT: Final = math.log(100.0)
 MAX_SIGMA: Final = 2.0
 #: Below this, demand and forecast are both idle, and their ratio says nothing.
 IDLE_BPS: Final = 10_000.0
+#: Logarithms over a smaller median would not fit single precision.
+_IDLE_MEDIAN_BPS: Final = np.float32(1)
+#: Series moved at once: they stay in the CPU's cache.
+_CHUNK_ROWS: Final = 2048
 #: With fewer series their scatter cannot be told from chance.
 _SCATTER_SERIES: Final = 4
 #: Of a normal distribution: from its middle half to its standard deviation.
@@ -255,7 +259,7 @@ def apply(demand_bps: Floats, quantile: Doubles, shift: Shift | None, max_rate_b
 
     With ``d`` the logarithm of a quantile over the median and ``z`` the normal's quantile of
     the same level, ``d`` becomes ``+-sqrt(d^2 + z^2 variance)``: two independent normal causes.
-    A series whose median is 0 is moved and not widened.
+    A series whose median is below 1 bit/s is moved and not widened.
 
     Parameters
     ----------
@@ -268,23 +272,38 @@ def apply(demand_bps: Floats, quantile: Doubles, shift: Shift | None, max_rate_b
     """
     if shift is None or not shift.rows.size:
         return demand_bps
-    middle = int(np.argmin(np.abs(quantile - 0.5)))
-    z = np.array([NormalDist().inv_cdf(float(level)) for level in quantile])
-    sign = np.sign(np.arange(len(z)) - middle)
-    sign[middle] = np.sign(z[middle])
-    before = demand_bps[shift.rows].astype(np.float64)
-    median = before[..., middle : middle + 1]
-    mean = np.clip(shift.mean, -MAX_SHIFT, MAX_SHIFT)[..., None]
-    sigma = np.minimum(np.sqrt(shift.variance), MAX_SIGMA)[..., None]
-    # Idle series are infinitely far from their median, in logarithms; they are moved apart from the rest.
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        away = np.abs(np.log(before / median))
-        wide = median * np.exp(mean + sign * np.hypot(away, z * sigma))
-    moved = np.where((median > 0) & (before > 0), wide, before * np.exp(mean))
-    moved = np.maximum.accumulate(np.minimum(moved, max_rate_bps), axis=-1)
     result = demand_bps.copy()
-    result[shift.rows] = np.where(shift.acts[..., None], moved, before).astype(demand_bps.dtype)
+    for start in range(0, len(shift.rows), _CHUNK_ROWS):
+        part = slice(start, start + _CHUNK_ROWS)
+        rows, acts = shift.rows[part], shift.acts[part]
+        before = demand_bps[rows]
+        moved = _moved(before, quantile, shift.mean[part], shift.variance[part], max_rate_bps)
+        result[rows] = np.where(acts[..., None], moved, before)
     return result
+
+
+def _moved(
+    before: Floats, quantile: Doubles, mean: Doubles, variance: Doubles, max_rate_bps: float
+) -> Floats:
+    """All of (n, H, K) moved and widened; single precision is plenty and several times faster."""
+    middle = int(np.argmin(np.abs(quantile - 0.5)))
+    mean = np.clip(mean, -MAX_SHIFT, MAX_SHIFT).astype(np.float32)
+    variance = np.minimum(variance, MAX_SIGMA**2).astype(np.float32)
+    median = before[..., middle]
+    idle = median < _IDLE_MEDIAN_BPS
+    scale, unit = np.exp(mean), np.where(idle, np.float32(1), median)
+    moved = np.empty_like(before)
+    for k, level in enumerate(quantile):
+        z = NormalDist().inv_cdf(float(level))
+        sign = np.float32(np.sign(k - middle) or np.sign(z))
+        # A quantile of 0 is infinitely far from its median, in logarithms, and stays 0.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            away = np.log(before[..., k] / unit)
+            wide = unit * np.exp(mean + sign * np.sqrt(away * away + np.float32(z * z) * variance))
+        moved[..., k] = np.where(idle, before[..., k] * scale, wide)
+        if k:
+            np.maximum(moved[..., k], moved[..., k - 1], out=moved[..., k])
+    return np.minimum(moved, np.float32(max_rate_bps), out=moved)
 
 
 def log_sigma(demand_bps: Floats, quantile: Doubles) -> Doubles:

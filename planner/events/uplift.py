@@ -66,12 +66,20 @@ class EventUplift:
     def __init__(self, step_s: float, horizons_s: Sequence[float], max_rate_bps: float) -> None:
         self.calendar: tuple[Event, ...] = ()
         self.learner = UpliftLearner()
-        self.places = Places((), np.empty(0, np.int64))
         self._structure: Structure | None = None
+        self._places: tuple[Structure | None, Places] = (None, Places((), np.empty(0, np.int64)))
         self._step_s = step_s
         self._horizon_s = np.asarray(horizons_s, np.float64)
         self._max_rate_bps = max_rate_bps
         self._issued: deque[_Issued] = deque()
+
+    @property
+    def places(self) -> Places:
+        """Whom scopes concern in the newest structure; made when first asked for."""
+        structure = self._structure
+        if structure is not self._places[0] and structure is not None:
+            self._places = (structure, Places(structure.path, structure.parent))
+        return self._places[1]
 
     def join(self, prediction: Prediction) -> None:
         """Take part in the planner's forecasts from now on."""
@@ -80,9 +88,7 @@ class EventUplift:
 
     def adjust(self, structure: Structure, forecast: Forecast, _now: float) -> Forecast:
         """The forecast with the events that act on it; the same object where none does."""
-        if structure is not self._structure:
-            self._structure = structure
-            self.places = Places(structure.path, structure.parent)
+        self._structure = structure
         events = self._near(forecast.end_time)
         if not events:
             return forecast

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from forecasting.event import Event
 from forecasting.events import Phase
 from forecasting.forecast import Forecast, Rung
-from planner.config import ConfigError, parse
+from planner.config import parse
 from planner.config_events import Announcement, Events
+from planner.config_faults import ConfigError
 from planner.events.desk import MAX_ANNOUNCED, EventDesk
+from planner.events.listed import read_json
+from planner.events.parsed import Defaults
 from planner.events.uplift import EventUplift
 from planner.history import level_of_series
 from planner.prediction import Arrived
@@ -409,3 +414,15 @@ def test_days_of_the_file_are_local_days():
     desk = desk_of(time_zone="Europe/Berlin", announcements=[filed])
     (event,) = desk.uplift.calendar
     assert event.end - event.start == 25 * 3600
+
+
+def test_documented_examples_are_right():
+    """What a reader copies from the page works."""
+    text = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    raw = {"capacity_mbps": 10, "regions": {"a": {"dpids": [1], "capacity_mbps": 10}}}
+    events = parse(raw | yaml.safe_load(block)).events
+    (listed,) = re.findall(r"```json\n(.*?)```", text, flags=re.DOTALL)
+    start = Announcement.model_validate(json.loads(listed)[0]).event(events.zone, "x").start
+    parsed = read_json(listed.encode(), Defaults("campus", events.zone), start)
+    assert (list(parsed.events), parsed.n_skipped) == (["campus/final"], 0)
