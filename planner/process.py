@@ -65,6 +65,7 @@ class PlannerProcess:
         uplift.join(self.planner.prediction)
         self._desk = EventDesk(config.events, uplift, self._events_written)
         self._events_at = float("-inf")
+        self._events_remembered: bytes = b""
         self._board = PlanBoard()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -146,7 +147,9 @@ class PlannerProcess:
                 models[_MEMORY] = memory
             if time.monotonic() - self._events_at >= _EVENTS_EVERY_S:
                 self._events_at = time.monotonic()
-                models[_EVENTS] = self._events_state()
+                events = self._events_state()
+                if events != self._events_remembered:
+                    self._events_remembered = models[_EVENTS] = events
             for name, body in models.items():
                 self._writer.put_state(name, body, now)
 
@@ -274,7 +277,8 @@ class PlannerProcess:
 
     def _events_written(self) -> None:
         with self._memory_lock:
-            self._write_through({_EVENTS: self._events_state()})
+            self._events_remembered = self._events_state()
+            self._write_through({_EVENTS: self._events_remembered})
 
     def pool_forecast(self, pool: str, since: float) -> PoolForecast:
         """See ``Operations``."""
