@@ -121,12 +121,13 @@ class EventUplift:
             self._issued.popleft()
         self.learner.close(now, longest + self._step_s)
 
-    def scheduled(self, now: float, lead_s: float = 0.0, tail_s: float = 0.0) -> Bools:
-        """Which series have an event on, shape (S,): what happens there was announced.
+    def scheduled(self, structure: Structure, now: float, lead_s: float = 0.0, tail_s: float = 0.0) -> Bools:
+        """Which series have an event on, shape (2 x n_pools,): what happens there was announced.
 
-        ``lead_s`` and ``tail_s`` widen each event. The series are those of the last ``adjust``.
+        ``lead_s`` and ``tail_s`` widen each event.
         """
-        active: Bools = np.zeros(2 * len(self.places.path), bool)
+        self._structure = structure
+        active: Bools = np.zeros(2 * len(structure.path), bool)
         for event in self.calendar:
             if event.start - lead_s <= now < event.end + tail_s:
                 active |= np.tile(self.places.covered(event.scope), 2)

@@ -200,11 +200,11 @@ def test_scheduled_says_where_something_was_announced():
     world.step()
     world.uplift.calendar = (Event("m", "match", START, START + 600, ("user:emma",)),)
     emma = np.tile([path.endswith("/emma") for path in world.structure.path], 2)
-    assert (world.uplift.scheduled(START)[emma]).all()
-    assert not world.uplift.scheduled(START)[world.row("global")]
-    assert not world.uplift.scheduled(START + 600).any()
-    assert world.uplift.scheduled(START + 600, tail_s=60).any()
-    assert world.uplift.scheduled(START - 30, lead_s=60).any()
+    assert (world.uplift.scheduled(world.structure, START)[emma]).all()
+    assert not world.uplift.scheduled(world.structure, START)[world.row("global")]
+    assert not world.uplift.scheduled(world.structure, START + 600).any()
+    assert world.uplift.scheduled(world.structure, START + 600, tail_s=60).any()
+    assert world.uplift.scheduled(world.structure, START - 30, lead_s=60).any()
 
 
 def test_planner_forecasts_with_its_events():
