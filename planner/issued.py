@@ -16,7 +16,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-#: Figures kept in all, at 4 bytes. Half a day of minutes for 1,000 users, half an hour for 10,000.
+#: Figures kept in all, at 4 bytes. Half a day of minutes for 1,000 users, an hour for 10,000.
 CELLS: Final = 12_000_000
 #: The levels that are kept; of a forecast without them, the nearest that it has.
 LEVELS: Final = (0.1, 0.5, 0.9)

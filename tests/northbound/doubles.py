@@ -12,6 +12,7 @@ from allocation.allocate import Bound
 from forecasting.event import Event
 from forecasting.features import FeatureSpec
 from forecasting.forecast import Rung
+from forecasting.population import ArchetypeView
 from forecasting.training import TrainedModel, Verdict
 from planner.config_events import Announcement
 from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
@@ -19,6 +20,7 @@ from planner.issued import IssuedHistory
 from planner.model_versions import ModelVersions, Outcome
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
 from planner.snapshot import (
+    ArchetypeMember,
     GroupView,
     Health,
     Level,
@@ -172,6 +174,39 @@ def make_forecast(since: float = 0.0) -> PoolForecast:
     )  # fmt: skip
 
 
+class FakeArchetypes:
+    """One archetype of uploads, one of downloads."""
+
+    def __init__(self) -> None:
+        centre = {"relative_rate": 4.0, "idle_share": 0.0, "night": NAN}
+        rule = "heavy streamer"
+        self.shown = tuple(ArchetypeView(one, 6 + one, rule, rule, 1.0, 2, centre) for one in (0, 1))
+
+    def views(self) -> tuple[ArchetypeView, ...]:
+        return self.shown
+
+    def members(self, archetype_id: int) -> tuple[ArchetypeMember, ...]:
+        self._view(archetype_id)
+        paths = ("global/west/g1/anna", "global/west/g1/ben")
+        return tuple(
+            ArchetypeMember(path, archetype_id, share) for path, share in zip(paths, (0.9, 0.6), strict=True)
+        )
+
+    def rename(self, archetype_id: int, name: str | None) -> ArchetypeView:
+        view = self._view(archetype_id)
+        if name and not name.isprintable():
+            raise Refused(f"name must be printable, got {name!r}")
+        named = replace(view, name=name or view.rule_name)
+        self.shown = tuple(named if one.id == archetype_id else one for one in self.shown)
+        return named
+
+    def _view(self, archetype_id: int) -> ArchetypeView:
+        for view in self.shown:
+            if view.id == archetype_id:
+                return view
+        raise NotThere(f"archetypeID must be the id of an archetype, got {archetype_id}")
+
+
 class FakeOperations:
     """Keeps what was written and shows it in the next snapshot."""
 
@@ -180,6 +215,7 @@ class FakeOperations:
         self.written: list[tuple[str, Any]] = []
         self.versions = make_versions()
         self.events = FakeEvents()
+        self.archetypes = FakeArchetypes()
 
     def models(self) -> dict[str, Any]:
         return self.versions.report(NOW)
@@ -193,9 +229,8 @@ class FakeOperations:
         return self.models()
 
     def release_model(self) -> dict[str, Any]:
-        if not self.versions.held(NOW):
-            raise Refused("a model must be held to be released, got none")
-        self.versions.release(NOW, "by command")
+        if self.versions.held(NOW):
+            self.versions.release(NOW, "by command")
         return self.models()
 
     def pool_forecast(self, pool: str, since: float) -> PoolForecast:

@@ -56,7 +56,6 @@ def test_rollback_and_release(ask: Ask, operations: FakeOperations):
         ("GET", "/models/latest", 422, "path.version must be a whole number, got 'latest'"),
         ("POST", "/models/9/rollback", 404, "version must be one of the models on record, got 9"),
         ("POST", "/models/1/rollback", 409, "version must be one whose model is kept, got 1"),
-        ("POST", "/models/release", 409, "a model must be held to be released, got none"),
     ],
 )
 def test_refusals_name_rule_and_value(ask: Ask, method: str, path: str, status: int, title: str):

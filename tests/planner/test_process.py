@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from forecasting.history import History
+from forecasting.training import TrainedModel, Verdict, train
 from planner.config import Config, Pool
 from planner.memory import Memory
 from planner.policy import NO_CEILING, Override, Policies, PoolPolicy
 from planner.process import PlannerProcess, open_store
-from planner.snapshot import Refused, UnknownGroup
+from planner.snapshot import NotThere, Refused, UnknownGroup
 from tests.planner.networks import network, small
 
 Write = tuple[tuple[str, ...], dict[str, Any]]
@@ -235,3 +238,67 @@ def test_region_has_no_more_than_its_capacity():
     assert policies.region("west").ceiling_bps == (10e6, 15e6)
     assert policies.region("east").ceiling_bps == (30e6, 30e6)
     assert PoolPolicy.of(Pool()).ceiling_bps == NO_CEILING
+
+
+# Models.
+
+
+def trained(process: PlannerProcess, end_time: float) -> TrainedModel:
+    """A model for this planner's settings."""
+    rng = np.random.default_rng(0)
+    demand = rng.uniform(1e6, 5e6, (200, 10)).astype(np.float32)
+    history = History(
+        demand, np.zeros(demand.shape, bool), 5.0, end_time, np.zeros(10, int), np.arange(10)
+    )  # fmt: skip
+    return train(history, process.planner.prediction.models.settings)
+
+
+def promote(process: PlannerProcess, monkeypatch: pytest.MonkeyPatch, model: TrainedModel) -> None:
+    """A training that ends with this model as the winner."""
+    verdict = Verdict(True, 0.1, 0.2, 0.3, 9, "better")
+    models = process.planner.prediction.models
+    monkeypatch.setattr(models._training, "result", lambda **_: (model, verdict))
+    models._opponent = models.versions.champion
+    models.collect(time.time())
+
+
+def test_rollback_is_on_disk_when_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After a kill the successor uses the version that was rolled back to, and still holds it."""
+    process = PlannerProcess(config_in(tmp_path))
+    first, second = trained(process, 1000.0), trained(process, 2000.0)
+    promote(process, monkeypatch, first)
+    promote(process, monkeypatch, second)
+    assert process.models()["champion"] == 2
+    process.roll_back_model(1)
+    # As after a kill: what was only queued or remembered does not count.
+    process._writer.close()
+    process._executor.shutdown(wait=False, cancel_futures=True)
+    after = PlannerProcess(config_in(tmp_path))
+    try:
+        assert after.models()["champion"] == 1
+        assert after.models()["held"]
+        assert after.planner.forecaster.trained == first
+        after.release_model()
+        assert not after.models()["held"]
+        with pytest.raises(NotThere):
+            after.roll_back_model(7)
+    finally:
+        after.stop()
+
+
+def test_calibration_is_written_down_at_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A planner that is stopped and started goes on with what it had learnt of its own errors."""
+    process = PlannerProcess(config_in(tmp_path))
+    promote(process, monkeypatch, trained(process, 1000.0))
+    process._remember(time.time())
+    calibration = process.planner.forecaster.record.calibrations[0]
+    calibration.offset = np.full((1, *calibration.offset.shape[1:]), 0.25)
+    learnt = process.planner.forecaster.calibration_offset
+    process.stop()
+    after = PlannerProcess(config_in(tmp_path))
+    try:
+        np.testing.assert_array_equal(after.planner.forecaster.calibration_offset, learnt)
+        assert learnt.any()
+        assert after.models()["champion"] == 1
+    finally:
+        after.stop()
