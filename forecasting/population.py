@@ -121,6 +121,15 @@ class Population:
         """The same with the names that the operator gave in another, of archetypes that are in both."""
         return replace(self, names={one: name for one, name in other.names.items() if one in self.id})
 
+    def without_members(self) -> Population:
+        """The same archetypes, of which nobody is known to be a member."""
+        return replace(
+            self,
+            series_id=self.series_id[:0],
+            member_of=self.member_of[:0],
+            probability=self.probability[:0],
+        )
+
     def views(self) -> tuple[ArchetypeView, ...]:
         """All archetypes, those of a level together."""
         level = self.archetypes.level

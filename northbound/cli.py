@@ -18,7 +18,7 @@ import typer
 from rich.console import RenderableType
 from rich.progress import Progress
 
-from northbound import cli_models, tables
+from northbound import cli_archetypes, cli_models, tables
 from northbound.cli_forecast import forecast
 from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
 from northbound.cli_shared import console as _console
@@ -167,6 +167,12 @@ def pools(
 def plan(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """The meters that each switch shall hold."""
     _show(_get(url, config, "/plan"), as_json, lambda answer: [tables.plan(answer)])
+
+
+@app.command()
+def archetypes(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """The kinds of users that were found, and how they behave."""
+    _show(_get(url, config, "/archetypes"), as_json, cli_archetypes.archetypes)
 
 
 @app.command()

@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from forecasting.models import ModelFailed
 from forecasting.population import ArchetypeView, Population, UnknownArchetype, learn_population
 from planner.prediction import Arrived, Prediction
-from planner.snapshot import NotThere, Refused
+from planner.snapshot import ArchetypeMember, NotThere, Refused
 from planner.structure import Structure
 from planner.workers import Errand
 
@@ -20,16 +21,6 @@ LOG = logging.getLogger("tidegate.planner")
 
 #: What a worker returns is not believed beyond this many archetypes in all.
 _MOST_ARCHETYPES: Final = 1000
-
-
-@dataclass(frozen=True)
-class ArchetypeMember:
-    """A pool in one direction that belongs to an archetype."""
-
-    pool: str
-    #: 0 upload, 1 download.
-    direction: int
-    probability: float
 
 
 class ArchetypeKeeper:
@@ -77,6 +68,11 @@ class ArchetypeKeeper:
         sample = self._prediction.history.sample(
             arrived.structure, arrived.columns, arrived.end_time, settings.train_steps
         )
+        seen = np.count_nonzero(~np.isnan(sample.demand_bps).all(axis=1))
+        if seen < settings.window_steps:
+            # One archetype a level, learnt in the loop, serves until there is more to tell them apart by.
+            self._learning.put_off(arrived.end_time)
+            return
         self._learning.start(
             self._executor,
             arrived.end_time,
@@ -149,7 +145,9 @@ class ArchetypeKeeper:
         ------
         ModelFailed : when the bytes are damaged or were made under other settings; nothing changes.
         """
-        self._prediction.forecaster.population = Population.from_bytes(body, self._prediction.settings)
+        population = Population.from_bytes(body, self._prediction.settings)
+        # Series are numbered by the ring, which begins anew.
+        self._prediction.forecaster.population = population.without_members()
 
     def _install(self, learnt: Population) -> None:
         if len(learnt.id) > _MOST_ARCHETYPES:

@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from starlette.types import ASGIApp
 
+from forecasting.models import ModelFailed
+from planner.archetypes import ArchetypeKeeper
 from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
@@ -38,6 +41,7 @@ _UPKEEP_EVERY_S: Final = 300.0
 _CALIBRATION_EVERY_S: Final = 300.0
 _EVENTS_EVERY_S: Final = 60.0
 _MEMORY, _FORECASTER, _MODELS, _EVENTS = "planner", "forecaster", "models", "events"
+_ARCHETYPES: Final = "archetypes"
 
 
 class PlannerProcess:
@@ -66,6 +70,16 @@ class PlannerProcess:
         self._desk = EventDesk(config.events, uplift, self._events_written)
         self._events_at = float("-inf")
         self._events_remembered: bytes = b""
+        offset = datetime.now(config.events.zone).utcoffset() or timedelta()
+        self._archetypes = ArchetypeKeeper(
+            self.planner.prediction,
+            self._executor,
+            config.forecasting.train_every_s,
+            self._archetypes_written,
+            offset.total_seconds(),
+        )
+        self._archetypes.join()
+        self._archetypes_revision = 0
         self._board = PlanBoard()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -150,6 +164,7 @@ class PlannerProcess:
                 events = self._events_state()
                 if events != self._events_remembered:
                     self._events_remembered = models[_EVENTS] = events
+            models |= self._archetypes_to_store()
             for name, body in models.items():
                 self._writer.put_state(name, body, now)
 
@@ -182,6 +197,13 @@ class PlannerProcess:
                 self._desk.restore(events)
             except ValueError as error:
                 LOG.error("events of an earlier planner not restored: %s", error)
+
+        archetypes = self._store.get_state(_ARCHETYPES)
+        if archetypes is not None:
+            try:
+                self._archetypes.restore(archetypes)
+            except ModelFailed as error:
+                LOG.warning("archetypes of an earlier planner not restored: %s", error)
 
     # What northbound asks; from other threads.
 
@@ -269,6 +291,23 @@ class PlannerProcess:
     def events(self) -> EventDesk:
         """See ``Operations``."""
         return self._desk
+
+    @property
+    def archetypes(self) -> ArchetypeKeeper:
+        """See ``Operations``."""
+        return self._archetypes
+
+    def _archetypes_to_store(self) -> dict[str, bytes]:
+        revision = self._archetypes.revision
+        if revision == self._archetypes_revision:
+            return {}
+        self._archetypes_revision = revision
+        body = self._archetypes.state()
+        return {} if body is None else {_ARCHETYPES: body}
+
+    def _archetypes_written(self) -> None:
+        with self._memory_lock:
+            self._write_through(self._archetypes_to_store())
 
     def _events_state(self) -> bytes:
         with self.planner.lock:

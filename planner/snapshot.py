@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.population import ArchetypeView
 from planner.events.views import EventOperations
 from planner.issued import IssuedHistory
 from planner.plan import Plan
@@ -160,6 +161,29 @@ class Refused(ValueError):
     """The write breaks a rule; the text names path, rule and value."""
 
 
+@dataclass(frozen=True)
+class ArchetypeMember:
+    """A pool in one direction that belongs to an archetype."""
+
+    pool: str
+    #: 0 upload, 1 download.
+    direction: int
+    probability: float
+
+
+class ArchetypeOperations(Protocol):
+    """What northbound may ask of the archetypes."""
+
+    def views(self) -> tuple[ArchetypeView, ...]:
+        """All archetypes; none before they were first learnt."""
+
+    def members(self, archetype_id: int) -> tuple[ArchetypeMember, ...]:
+        """Who belongs to one, the surest first. Raises NotThere."""
+
+    def rename(self, archetype_id: int, name: str | None) -> ArchetypeView:
+        """Call one so; None or nothing: as the rule says. Raises NotThere, Refused."""
+
+
 class Operations(Protocol):
     """What northbound may ask of the planner. Writes return when they are stored."""
 
@@ -170,6 +194,10 @@ class Operations(Protocol):
     @property
     def events(self) -> EventOperations:
         """What is announced, and who may announce."""
+
+    @property
+    def archetypes(self) -> ArchetypeOperations:
+        """The kinds of users that were found, and what they are called."""
 
     def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
         """Pin an operator's group above discovered ones.

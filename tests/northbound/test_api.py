@@ -273,7 +273,13 @@ def test_failure_inside_is_a_problem_without_its_insides(ask: Ask, operations: F
 
 def _filled(path: str) -> str:
     """A path that is answered, from the pattern of its route."""
-    known = {"{groupID}": "g1", "{pool:path}": "anna", "{version}": "2", "{eventID}": "exam"}
+    known = {
+        "{groupID}": "g1",
+        "{pool:path}": "anna",
+        "{version}": "2",
+        "{eventID}": "exam",
+        "{archetypeID}": "0",
+    }
     for pattern, name in known.items():
         path = path.replace(pattern, name)
     return path
@@ -368,6 +374,9 @@ def test_openapi_documents_every_route(app: FastAPI, ask: Ask):
         "/models",
         "/models/{version}",
         "/models/{version}/rollback",
+        "/archetypes",
+        "/archetypes/{archetypeID}",
+        "/archetypes/{archetypeID}/name",
         "/models/release",
     }
     assert expected == set(document["paths"])

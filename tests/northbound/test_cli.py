@@ -96,7 +96,7 @@ def test_help_names_every_command():
     assert "Exit status" in text
 
 
-READS = ["summary", "status", "groups", "pools", "plan", "events"]
+READS = ["summary", "status", "groups", "pools", "plan", "archetypes", "events"]
 
 
 @pytest.mark.parametrize("command", READS)
