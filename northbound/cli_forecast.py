@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from northbound.cli_shared import FAILED, ConfigOption, JsonOption, UrlOption, get, show, stop
-from northbound.tables import MISSING, mbps, moment, shown
+from northbound.tables import MISSING, mbps, moment, shown, span
 
 
 def forecast(
@@ -43,14 +43,14 @@ def forecast(
 def _parts(answer: dict[str, Any], plot: Path | None) -> Iterator[RenderableType]:
     yield f"{answer['path']}, forecast of {moment(answer['time'])}"
     table = Table(title="Mbit/s of frames", title_justify="left")
-    for name in ("dir", "minutes ahead", "forecast by"):
+    for name in ("dir", "ahead", "forecast by"):
         table.add_column(name)
     for quantile in answer["quantile"]:
         table.add_column(f"p{quantile * 100:g}", justify="right", no_wrap=True)
     for direction in ("up", "down"):
         one = answer[direction]
         for horizon_s, rates in zip(answer["horizon_s"], one["demand_bps"], strict=True):
-            table.add_row(direction, f"{horizon_s / 60:g}", shown(one["rung"]), *map(mbps, rates))
+            table.add_row(direction, span(horizon_s), shown(one["rung"]), *map(mbps, rates))
     yield table
     for direction in ("up", "down"):
         for horizon in ("shortest", "longest"):
@@ -68,7 +68,7 @@ def _record(issued: dict[str, Any], direction: str, horizon: str) -> str:
         if None not in {a, came, b}
     ]
     horizon_s = issued[horizon]["horizon_s"]
-    ahead = MISSING if horizon_s is None else f"{horizon_s / 60:g} min"
+    ahead = MISSING if horizon_s is None else span(horizon_s)
     levels = issued["quantile"]
     if not inside:
         return f"{direction}, {ahead} ahead: nothing to compare yet"

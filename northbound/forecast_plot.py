@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from matplotlib import dates
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from northbound.tables import span
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito).
 _CAME: Final = "#000000"
@@ -41,7 +44,15 @@ def figure(answer: Mapping[str, Any]) -> Figure:
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(formatter)
     below.set_xlabel("time (UTC), end of each step")
+    # One legend for both, beside the panels: inside it would lie on what it explains.
+    told = {label: handle for axes in (above, below) for handle, label in zip(*_told(axes), strict=True)}
+    made.legend(told.values(), told.keys(), loc="outside lower center", fontsize="small", ncols=4)
     return made
+
+
+def _told(axes: Axes) -> tuple[list[Artist], list[Any]]:
+    handles, labels = axes.get_legend_handles_labels()
+    return list(handles), list(labels)
 
 
 def _draw(axes: Axes, answer: Mapping[str, Any], direction: str) -> None:
@@ -52,20 +63,21 @@ def _draw(axes: Axes, answer: Mapping[str, Any], direction: str) -> None:
         horizon_s = issued[name]["horizon_s"]
         if horizon_s is not None:
             fan = [_mbps(column) for column in issued[name][direction]]
-            _fan(axes, time, fan, levels, colour, f"issued {horizon_s / 60:g} min before")
+            _fan(axes, time, fan, levels, colour, f"issued {span(horizon_s)} before")
     axes.plot(
         time, _mbps(issued["demand_bps"][direction]), color=_CAME, linewidth=1.3, label="demand that came"
     )
     ahead = _times([answer["time"] + horizon_s for horizon_s in answer["horizon_s"]])
     by_level = [_mbps(column) for column in zip(*answer[direction]["demand_bps"], strict=True)]
-    _fan(axes, ahead, by_level, answer["quantile"], _AHEAD, "forecast now", marker="o")
+    # The last rung knows of no demand: its figure is the last plan's, or zero.
+    if answer[direction]["rung"] != "last_plan":
+        _fan(axes, ahead, by_level, answer["quantile"], _AHEAD, "forecast now", marker="o")
     axes.axvline(_times([answer["time"]])[0], color="0.5", linewidth=0.8, linestyle=":", label="now")
     rung = (answer[direction]["rung"] or "nothing known").replace("_", " ")
     axes.set_title(f"{_TITLES[direction]}, forecast by: {rung}", loc="left", fontsize="medium")
     axes.set_ylabel("Mbit/s of frames")
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.25)
-    axes.legend(loc="upper left", fontsize="small", ncols=3)
 
 
 def _fan(

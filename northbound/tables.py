@@ -61,6 +61,11 @@ def moment(epoch_s: float | None) -> str:
     return datetime.fromtimestamp(epoch_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def span(seconds: float) -> str:
+    """A length of time as people say it: minutes, or seconds below one."""
+    return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:g} min"
+
+
 def _table(title: str, text: Sequence[str], numbers: Sequence[str] = ()) -> Table:
     table = Table(title=title, title_justify="left")
     for name in text:

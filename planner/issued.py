@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.forecast import Forecast
+from forecasting.forecast import Forecast, Rung
 from forecasting.history import History
 
 F32 = npt.NDArray[np.float32]
@@ -102,6 +102,8 @@ class IssuedForecasts:
                 if ahead < self.rows:
                     first = 1 + at * len(LEVELS)
                     issued = forecast.demand_bps[:, horizon, level].T
+                    # What rests on nothing measured is no forecast: often it is zero.
+                    issued = np.where(forecast.rung == Rung.LAST_PLAN, np.float32(np.nan), issued)
                     self._row(step + ahead)[first : first + len(LEVELS), columns] = issued
 
     def history(self, name: str, direction: int, since: float) -> IssuedHistory:

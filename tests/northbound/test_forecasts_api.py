@@ -138,13 +138,22 @@ def test_picture_shows_three_fans_and_now(drawn: Figure):
 
 
 def test_every_series_of_the_picture_is_in_its_legend(drawn: Figure):
-    """Nobody has to guess what a colour means."""
+    """Nobody has to guess what a colour means; each is told once."""
+    (legend,) = drawn.legends
+    told = [text.get_text() for text in legend.get_texts()]
+    assert len(told) == len(set(told))
     for panel, axes in enumerate(drawn.axes):
-        legend = axes.get_legend()
-        assert legend is not None
-        told = {text.get_text() for text in legend.get_texts()}
-        assert lines(drawn, panel).keys() <= told
+        assert lines(drawn, panel).keys() <= set(told)
         assert axes.get_ylim()[0] == 0
+
+
+def test_picture_draws_no_forecast_where_nothing_is_known():
+    """The last plan's figure, or zero, is no forecast of demand."""
+    answer = answer_of(make_forecast())
+    answer["up"]["rung"] = "last_plan"
+    drawn = figure(answer)
+    assert "forecast now, p50" not in lines(drawn, 0)
+    assert "forecast now, p50" in lines(drawn, 1)
 
 
 def test_picture_of_a_pool_without_a_past():

@@ -18,7 +18,9 @@ def columns_of(numbers: list[int]) -> np.ndarray:
     return np.concatenate([2 * number, 2 * number + 1])
 
 
-def add(record: IssuedForecasts, step: int, names: tuple[str, ...] = ("a", "b")) -> None:
+def add(
+    record: IssuedForecasts, step: int, names: tuple[str, ...] = ("a", "b"), rung: Rung = Rung.MODEL
+) -> None:
     """Demand of column c at step t is 100 t + c; forecasts are that of their target plus 10 x the level."""
     columns = columns_of([ord(name) - ord("a") for name in names])
     n = len(columns)
@@ -28,7 +30,7 @@ def add(record: IssuedForecasts, step: int, names: tuple[str, ...] = ("a", "b"))
     forecast = Forecast(
         QUANTILE, np.array([1, 2, LONG]) * STEP,
         (target[:, :, None] + 10 * QUANTILE).astype(np.float32),
-        np.zeros(n, np.uint8) + Rung.MODEL, step * STEP,
+        np.full(n, rung, np.uint8), step * STEP,
     )  # fmt: skip
     record.add(names, columns, history, forecast)
 
@@ -144,3 +146,10 @@ def test_clock_set_back_forgets_the_future(record: IssuedForecasts):
     past = record.history("a", 0, 0.0)
     assert past.time[-1] == 15 * STEP
     assert np.isnan(past.demand_bps[past.time > 12 * STEP]).all()
+
+
+def test_what_rests_on_nothing_measured_is_no_forecast(record: IssuedForecasts):
+    """The last plan's figure, or zero, is not on record as if demand had been forecast."""
+    add(record, 21, rung=Rung.LAST_PLAN)
+    past = record.history("a", 0, 22 * STEP)
+    assert np.isnan(past.forecast_bps[0, 0]).all()
