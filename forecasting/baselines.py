@@ -99,6 +99,21 @@ def _quantiles(values: Floats, quantile: npt.NDArray[np.float64]) -> npt.NDArray
     return np.asarray(np.quantile(known.astype(np.float64), quantile))
 
 
+def window_quantiles(demand_bps: Floats, quantile: npt.NDArray[np.float64]) -> Floats:
+    """The empirical quantiles of each series' own window, shape (S, K); NaN where nothing was measured.
+
+    demand_bps : shape (T, S), NaN where nothing was measured.
+    """
+    ordered = np.sort(demand_bps, axis=0)  # puts NaN last
+    last = np.count_nonzero(~np.isnan(demand_bps), axis=0) - 1
+    place = np.maximum(last, 0)[:, None] * np.asarray(quantile)
+    low = np.floor(place).astype(np.int64)
+    high = np.minimum(low + 1, np.maximum(last, 0)[:, None])
+    series = np.arange(demand_bps.shape[1])[:, None]
+    before, after = ordered[low, series], ordered[high, series]
+    return np.asarray(before + (after - before) * (place - low), np.float32)
+
+
 def seasonal_naive(demand_bps: Floats, horizon_steps: Ints, period_steps: int) -> Floats:
     """The value one period before each target, shape (S, H); NaN before the first row.
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.history import Bools, Floats, Ints
+from forecasting.seasonal import DAY_S, SEASONS_S, WEEK_S
 
 #: Lags in steps before the cutoff, 0 being the cutoff itself.
 LAGS: Final = (0, 1, 2, 3, 5)
@@ -22,9 +23,8 @@ LAGS: Final = (0, 1, 2, 3, 5)
 WINDOWS: Final = (4, 8, 16, 32)
 #: Below this level, bit/s, a series is noise; it keeps idle series from dividing by zero.
 LEVEL_FLOOR_BPS: Final = 1e3
-
-DAY_S: Final = 86_400.0
-WEEK_S: Final = 7 * DAY_S
+#: What was a day or a week ago counts as at most this many times the present level.
+MAX_RECALLED: Final = 100.0
 
 SERIES_FEATURES: Final = (
     *(f"lag_{lag}" for lag in LAGS),
@@ -45,6 +45,10 @@ HORIZON_FEATURES: Final = (
     "day_cos",
     "week_sin",
     "week_cos",
+    "day_ago",
+    "day_ago_rise",
+    "week_ago",
+    "week_ago_rise",
 )
 NAMES: Final = SERIES_FEATURES + HORIZON_FEATURES
 
@@ -97,6 +101,7 @@ def feature_rows(
     end_time: npt.NDArray[np.float64] | float,
     horizon_steps: Ints,
     spec: FeatureSpec,
+    recalled_bps: Floats | None = None,
 ) -> FeatureRows:
     """Features of n windows at H horizons.
 
@@ -106,6 +111,8 @@ def feature_rows(
     censored : shape (W, n)
     end_time : shape (n,) or one for all; epoch seconds of the cutoff.
     horizon_steps : shape (H,)  How many rows after the cutoff the target lies, >= 1.
+    recalled_bps : shape (2, H + 1, n)
+        Demand a day and a week before the cutoff and each target; see ``seasonal.recalled``.
     """
     demand_bps, censored = _fit_window(demand_bps, censored, spec.window_steps)
     n_steps, n = demand_bps.shape
@@ -143,6 +150,8 @@ def feature_rows(
         columns.put(ago)
     for cycle in _clock(end_time, horizon_steps, spec):
         columns.put(cycle)
+    for ago in _seasons_ago(recalled_bps, scale, len(horizon_steps)):
+        columns.put(ago)
     # The model only learns how the future departs from the last value, so
     # steady traffic is right from the first tree on.
     origin = np.where(n_present > 0, latest, np.float32(0))
@@ -257,6 +266,18 @@ def _periods_ago(scaled: Floats, missing: Bools, period: Ints, horizon_steps: In
         one[:, column] = values[0]
         two[:, column] = np.where(np.isnan(values[1]), values[0], (values[0] + values[1]) / 2)
     return one, two
+
+
+def _seasons_ago(recalled_bps: Floats | None, scale_bps: Floats, n_horizons: int) -> list[Floats]:
+    """Demand a day and a week before the target, and how it had risen by then; shapes (n, H)."""
+    if recalled_bps is None:
+        return [np.full((len(scale_bps), n_horizons), np.nan, np.float32)] * (2 * len(SEASONS_S))
+    result = []
+    for season in recalled_bps:
+        # An idle day before a busy one says "far less", however far; so the ratio is bounded.
+        then = np.minimum(season / scale_bps, np.float32(MAX_RECALLED))
+        result += [then[1:].T, (then[1:] - then[0]).T]
+    return result
 
 
 def _clock(end_time: npt.NDArray[np.float64] | float, horizon_steps: Ints, spec: FeatureSpec) -> list[Floats]:

@@ -45,6 +45,8 @@ class Forecast:
     rung: npt.NDArray[np.uint8]
     #: Epoch seconds: what the forecast knew ended here.
     end_time: float = 0.0
+    #: shape (S, H), a ``contest.Contestant`` each: who spoke where the rung is ``MODEL``.
+    champion: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         n_series = len(self.rung)

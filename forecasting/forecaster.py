@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Final
 from zipfile import BadZipFile
@@ -17,15 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.archetypes import FRESH_STEPS, Archetypes, learn_archetypes
-from forecasting.baselines import auto_bandwidth
-from forecasting.calibration import Calibration
+from forecasting.baselines import auto_bandwidth, window_quantiles
 from forecasting.censoring import unconstrained
+from forecasting.contest import CONTESTANTS, Change, Contest, Contestant
+from forecasting.coverage import Coverage
 from forecasting.features import FeatureSpec, feature_rows
 from forecasting.forecast import Forecast, Rung
 from forecasting.history import Bools, Floats, History, Ints, clean
 from forecasting.models import ModelFailed, QuantileModel
 from forecasting.population import Population
+from forecasting.residuals import ResidualCurves, learn_residuals
+from forecasting.segments import segments
 from forecasting.settings import ForecastSettings
+from forecasting.track_record import Issued, TrackRecord
 from forecasting.training import TrainedModel, answerable
 
 #: What auto-bandwidth looks back over.
@@ -34,17 +37,6 @@ AUTO_BANDWIDTH_S: Final = 900.0
 CHUNK_SERIES: Final = 4096
 #: Archetypes change slowly; they are learnt anew this often.
 ARCHETYPE_EVERY_STEPS: Final = 10
-
-
-@dataclass(frozen=True)
-class _Issued:
-    """Forecasts of a sample of series, kept until they come due."""
-
-    end_time: float
-    series_id: Ints
-    level: Ints
-    #: shape (n, H, K), as issued.
-    demand_bps: Floats
 
 
 class Forecaster:
@@ -62,13 +54,14 @@ class Forecaster:
         self._quantile = np.asarray(settings.quantiles, np.float64)
         self._horizon_s = np.asarray(settings.horizons_s, np.float64)
         self._ahead = settings.horizon_steps
-        self._calibration = self._fresh_calibration()
-        self._issued: deque[_Issued] = deque()
-        self._observed_until = -np.inf
+        #: Calibration, contest and coverage.
+        self.record = TrackRecord(settings)
         #: The archetypes that users fall into; None before they were first learnt.
         self.population: Population | None = None
         self._archetypes: Archetypes | None = None
         self._archetypes_at = -np.inf
+        self._residuals: ResidualCurves | None = None
+        self._residuals_at = -np.inf
         self._rng = np.random.default_rng(settings.seed)
 
     @property
@@ -78,8 +71,19 @@ class Forecaster:
 
     @property
     def calibration_offset(self) -> npt.NDArray[np.float64]:
-        """Shape (L, H, K): what calibration adds, in units of each forecast's spread."""
-        return self._calibration.offset.copy()
+        """Shape (G, H, K): what calibration adds to the model, in units of each forecast's spread."""
+        return self.record.calibrations[Contestant.MODEL].offset.copy()
+
+    def coverage(self) -> tuple[Coverage, ...]:
+        """Share of truths below each quantile over the last hour and day, by level and horizon."""
+        return self.record.live_coverage()
+
+    def live_score(self) -> tuple[float, float] | None:
+        """Mean pinball loss of the model and of persistence on what came lately; None without enough of it.
+
+        In units of each series' level, over all horizons.
+        """
+        return self.record.contest.live_score()
 
     def install(self, trained: TrainedModel) -> None:
         """Use this model from the next forecast on; calibration starts afresh.
@@ -90,8 +94,7 @@ class Forecaster:
         """
         self._model = trained.load(self.settings)
         self.trained = trained
-        self._calibration = self._fresh_calibration()
-        self._issued.clear()
+        self.record.start_anew()
 
     def install_population(self, population: Population) -> None:
         """Forecast newcomers by these archetypes from now on. Names given meanwhile are kept.
@@ -129,36 +132,19 @@ class Forecaster:
         result = np.full(shape, np.nan, np.float32)
         rung = np.full(history.n_series, int(Rung.LAST_PLAN), np.uint8)
 
-        self._from_model(history, demand, result, rung)
+        champion = self._from_model(history, demand, result, rung)
         self._from_archetypes(history, demand, last_plan_bps, result, rung)
         self._from_auto_bandwidth(demand, result, rung)
         self._from_last_plan(last_plan_bps, result, rung)
-        self._remember(history, result, rung)
-        return Forecast(self._quantile, self._horizon_s, result, rung, history.end_time)
+        return Forecast(self._quantile, self._horizon_s, result, rung, history.end_time, champion)
 
-    def observe(self, history: History) -> None:
-        """Calibrate on what came of earlier forecasts; call once per tick, before ``forecast``.
+    def observe(self, history: History) -> tuple[Change, ...]:
+        """Learn from what came of earlier forecasts; call once per step, before ``forecast``.
 
-        Gaps and censored samples are skipped. A clock that stepped back drops
-        the forecasts made in what is now the future.
+        Gives the segments that got another champion. Gaps and censored samples are skipped. A
+        clock that stepped back drops the forecasts made in what is now the future.
         """
-        now, step_s = history.end_time, self.settings.step_s
-        if now < self._observed_until or history.n_steps == 0:
-            self._issued = deque(issued for issued in self._issued if issued.end_time < now)
-            self._observed_until = min(now, self._observed_until)
-            return
-        order = np.argsort(history.series_id, kind="stable")
-        for issued in self._issued:
-            due = issued.end_time + self._horizon_s
-            fresh = (due > self._observed_until + step_s / 2) & (due <= now + step_s / 2)
-            for horizon in np.flatnonzero(fresh):
-                row = history.n_steps - 1 - round((now - due[horizon]) / step_s)
-                if 0 <= row < history.n_steps:
-                    came = self._realised(history, order, int(row), issued)
-                    self._calibration.update(int(horizon), issued.demand_bps[:, horizon], came, issued.level)
-        self._observed_until = now
-        while self._issued and self._issued[0].end_time + self._horizon_s[-1] <= now:
-            self._issued.popleft()
+        return self.record.observe(history)
 
     def state(self) -> bytes:
         """The model and its calibration, for ``restore`` after a restart."""
@@ -173,7 +159,8 @@ class Forecaster:
             body=np.frombuffer(trained.body if trained else b"", np.uint8),
             quantile=self._quantile,
             horizon_s=self._horizon_s,
-            offset=self._calibration.offset,
+            offsets=self._offsets(),
+            champion=self.record.contest.champion,
         )
         return stored.getvalue()
 
@@ -188,57 +175,143 @@ class Forecaster:
             with np.load(io.BytesIO(body), allow_pickle=False) as stored:
                 parts = {name: stored[name] for name in stored.files}
             meta = json.loads(parts["meta"].tobytes())
-            offset = np.asarray(parts["offset"], np.float64)
+            offsets = np.asarray(parts["offsets"], np.float64)
+            champion = np.asarray(parts["champion"], np.uint8)
             same = np.array_equal(parts["quantile"], self._quantile) and np.array_equal(
                 parts["horizon_s"], self._horizon_s
             )
             trained = None if meta is None else _trained_from(meta, parts["body"].tobytes())
         except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile) as error:
             raise ModelFailed(f"bytes are not a forecaster's state: {error!r}") from None
-        if not same or offset.shape[1:] != self._calibration.offset.shape[1:]:
+        wanted = (len(CONTESTANTS), len(self._horizon_s), len(self._quantile))
+        if not same or offsets.ndim != 4 or (offsets.shape[0], *offsets.shape[2:]) != wanted:
             raise ModelFailed("state was made for other quantiles or horizons")
-        if not np.isfinite(offset).all():
+        if not np.isfinite(offsets).all():
             raise ModelFailed("state holds offsets that are not finite")
+        contest = Contest(len(self._horizon_s))
+        try:
+            contest.restore_champions(champion)
+        except ValueError as error:
+            raise ModelFailed(f"state holds no champions: {error}") from None
         if trained is not None:
             self.install(trained)
-        self._calibration.offset = offset
+        self.record.contest = contest
+        for calibration, offset in zip(self.record.calibrations, offsets, strict=True):
+            calibration.offset = offset
+
+    def _offsets(self) -> npt.NDArray[np.float64]:
+        """All contestants' calibration, shape (C, G, H, K)."""
+        offsets = [calibration.offset for calibration in self.record.calibrations]
+        most = max(len(offset) for offset in offsets)
+        return np.stack([np.pad(offset, ((0, most - len(offset)), (0, 0), (0, 0))) for offset in offsets])
 
     def _from_model(
         self, history: History, demand: Floats, result: Floats, rung: npt.NDArray[np.uint8]
-    ) -> None:
-        """The top rung, for series with enough fresh history."""
+    ) -> npt.NDArray[np.uint8]:
+        """The top rung, for series with enough fresh history: the champion of each one's segment.
+
+        Gives who that was, shape (S, H); all zero for series on lower rungs.
+        """
+        champion = np.zeros(result.shape[:2], np.uint8)
         if self._model is None or self.trained is None:
-            return
+            return champion
         window = self.settings.window_steps
-        present = ~np.isnan(demand[-window:])
+        demand = demand[-window:]
+        present = ~np.isnan(demand)
         able = np.flatnonzero(
             answerable(np.count_nonzero(present, axis=0), _since_sample(present), self.settings)
         )
         if able.size == 0:
-            return
+            return champion
         everyone = able.size == history.n_series
+        segment = segments(demand if everyone else demand[:, able], history.level[able])
+        scale, last = np.empty((2, able.size), np.float32)
+        modelled = np.empty((able.size, *result.shape[1:]), np.float32)
         try:
             for start in range(0, able.size, CHUNK_SERIES):
-                members = able[start : start + CHUNK_SERIES]
-                part = slice(start, start + len(members)) if everyone else members
+                chunk = slice(start, start + CHUNK_SERIES)
+                part = chunk if everyone else able[chunk]
+                recalled = None if history.recalled_bps is None else history.recalled_bps[:, :, part]
                 rows = feature_rows(
-                    demand[-window:, part],
+                    demand[:, part],
                     history.censored[-window:, part],
                     history.end_time,
                     self._ahead,
                     self.trained.spec,
+                    recalled,
                 )
+                scale[chunk], last[chunk] = rows.scale_bps, rows.origin_bps
                 predicted = rows.from_target(self._model.predict(rows.x))
-                calibrated = self._calibration.apply(predicted, history.level[part])
-                result[part] = self._believable(calibrated)
+                modelled[chunk] = self.record.calibrate(Contestant.MODEL, predicted, segment[chunk])
         except Exception as error:  # noqa: BLE001 - whatever a model does, the network needs a forecast
             self.last_error = f"model failed: {error!r}"
-            result[:] = np.nan
-            return
-        spoken = able[~np.isnan(result[able, 0, 0])]
+            return champion
+        modelled = self._believable(modelled)
+        simple = _Simple(
+            demand, able, segment, last, scale, self._fresh_residuals(history, demand, able, segment, scale)
+        )
+        champion[able] = self.record.contest.champions(segment)
+        given = modelled.copy() if champion.any() or self.record.narrow_levels else modelled
+        self._put_simpler(simple, champion[able], given)
+        self.record.widen(given, history.level[able])
+        self._follow(history, able, simple, modelled, given)
+        result[able] = given
+        spoken = able[~np.isnan(given[:, 0, 0])]
         rung[spoken] = Rung.MODEL
         if spoken.size < able.size:
             self.last_error = f"model gave no finite forecast for {able.size - spoken.size} series"
+        return champion
+
+    def _put_simpler(self, simple: _Simple, champion: npt.NDArray[np.uint8], given: Floats) -> None:
+        """Replace the model's forecast where a simpler contestant is champion."""
+        for contestant in (Contestant.PERSISTENCE, Contestant.RECENT):
+            rows = np.flatnonzero((champion == contestant).any(axis=1))
+            if rows.size:
+                made = self._contestant(contestant, simple, rows)
+                row, horizon = np.nonzero(champion[rows] == contestant)
+                given[rows[row], horizon] = made[row, horizon]
+
+    def _contestant(self, contestant: Contestant, simple: _Simple, rows: Ints) -> Floats:
+        """A simpler contestant's calibrated quantiles, shape (len(rows), H, K)."""
+        segment = simple.segment[rows]
+        if contestant is Contestant.PERSISTENCE:
+            made = simple.residuals.around(simple.last_bps[rows], simple.scale_bps[rows], segment)
+        else:
+            one = window_quantiles(simple.demand_bps[:, simple.able[rows]], self._quantile)
+            made = np.repeat(one[:, None], len(self._ahead), axis=1)
+        return self.record.calibrate(contestant, made, segment)
+
+    def _follow(self, history: History, able: Ints, simple: _Simple, modelled: Floats, given: Floats) -> None:
+        """Keep the forecasts of a sample of series until they come due."""
+        if not self.record.waits_for(history.end_time):
+            return
+        finite = np.flatnonzero(~np.isnan(modelled[:, 0, 0]))
+        rows = self.record.followed(history.level[able], finite)
+        if rows.size == 0:
+            return
+        made = [self._contestant(one, simple, rows) for one in (Contestant.PERSISTENCE, Contestant.RECENT)]
+        self.record.remember(
+            Issued(
+                history.end_time,
+                history.series_id[able[rows]],
+                history.level[able[rows]],
+                simple.segment[rows],
+                simple.scale_bps[rows],
+                np.stack([modelled[rows], *made]),
+                given[rows],
+            )
+        )
+
+    def _fresh_residuals(
+        self, history: History, demand: Floats, able: Ints, segment: Ints, scale_bps: Floats
+    ) -> ResidualCurves:
+        age = (history.end_time - self._residuals_at) / self.settings.step_s
+        if self._residuals is None or not 0 <= age < ARCHETYPE_EVERY_STEPS:
+            self._residuals = learn_residuals(
+                demand, able, segment, scale_bps, self._ahead, self._quantile, self._rng
+            )
+            self._residuals_at = history.end_time
+        return self._residuals
 
     def _from_archetypes(
         self,
@@ -309,42 +382,23 @@ class Forecaster:
             bounded[broken] = np.nan
         return bounded
 
-    def _remember(self, history: History, result: Floats, rung: npt.NDArray[np.uint8]) -> None:
-        """Keep a sample of each level's model forecasts until they come due."""
-        spoken = np.flatnonzero(rung == Rung.MODEL)
-        if spoken.size == 0 or self.settings.calibration_rate == 0:
-            return
-        if self._issued and self._issued[-1].end_time >= history.end_time:
-            return
-        kept = []
-        for level in np.unique(history.level[spoken]):
-            members = spoken[history.level[spoken] == level]
-            at_most = self.settings.calibration_series
-            many = len(members) > at_most
-            # With replacement is far cheaper and as good for a mean.
-            kept.append(members[self._rng.integers(0, len(members), at_most)] if many else members)
-        chosen = np.concatenate(kept)
-        self._issued.append(
-            _Issued(history.end_time, history.series_id[chosen], history.level[chosen], result[chosen])
-        )
-
-    def _realised(self, history: History, order: Ints, row: int, issued: _Issued) -> Floats:
-        """What came for the issued series in one row; NaN where that is unknown."""
-        ids = history.series_id[order]
-        if ids.size == 0:
-            return np.full(len(issued.series_id), np.nan, np.float32)
-        place = np.minimum(np.searchsorted(ids, issued.series_id), ids.size - 1)
-        column = order[place]
-        came = clean(history.demand_bps[row, column], self.settings.max_rate_bps)
-        known = (ids[place] == issued.series_id) & ~history.censored[row, column]
-        return np.where(known, came, np.float32(np.nan))
-
-    def _fresh_calibration(self) -> Calibration:
-        return Calibration(self._quantile, len(self._horizon_s), self.settings.calibration_rate)
-
     @property
     def _auto_bandwidth_steps(self) -> int:
         return max(round(AUTO_BANDWIDTH_S / self.settings.step_s), 1)
+
+
+@dataclass(frozen=True)
+class _Simple:
+    """What the simpler contestants need of the series that the model speaks for."""
+
+    #: shape (W, S), the window of all series.
+    demand_bps: Floats
+    #: shape (n,), their columns; what follows is by these rows.
+    able: Ints
+    segment: Ints
+    last_bps: Floats
+    scale_bps: Floats
+    residuals: ResidualCurves
 
 
 def _since_sample(present: Bools) -> Ints:

@@ -40,6 +40,9 @@ class History:
     level: Ints = field(default_factory=_no_ids)
     #: shape (S,); names a series across calls, whatever its column.
     series_id: Ints = field(default_factory=_no_ids)
+    #: shape (2, H + 1, S), bit/s: demand a day and a week before the last row and before each
+    #: horizon, for whoever keeps that apart from the window; see ``seasonal.recalled``.
+    recalled_bps: Floats | None = None
 
     def __post_init__(self) -> None:
         demand = np.asarray(self.demand_bps, np.float32)
@@ -61,6 +64,9 @@ class History:
                 raise ValueError(f"{name} must have shape ({n_series},), got {ids.shape}")
         if n_series and level.min() < 0:
             raise ValueError(f"level must be >= 0, got {level.min()}")
+        recalled = self.recalled_bps
+        if recalled is not None and (recalled.ndim != 3 or recalled.shape[2] != n_series):
+            raise ValueError(f"recalled_bps must have shape (2, H + 1, {n_series}), got {recalled.shape}")
         object.__setattr__(self, "demand_bps", demand)
         object.__setattr__(self, "censored", np.asarray(self.censored, np.bool_))
         object.__setattr__(self, "level", level)
@@ -85,7 +91,12 @@ class History:
         """The oldest ``n_steps`` rows, as they stood when the last of them ended."""
         ended = self.end_time - (self.n_steps - n_steps) * self.step_s
         return replace(
-            self, demand_bps=self.demand_bps[:n_steps], censored=self.censored[:n_steps], end_time=ended
+            self,
+            demand_bps=self.demand_bps[:n_steps],
+            censored=self.censored[:n_steps],
+            end_time=ended,
+            # It belonged to another moment.
+            recalled_bps=None,
         )
 
     def pick(self, series: npt.NDArray[np.intp]) -> History:
@@ -96,6 +107,7 @@ class History:
             censored=self.censored[:, series],
             level=self.level[series],
             series_id=self.series_id[series],
+            recalled_bps=None if self.recalled_bps is None else self.recalled_bps[:, :, series],
         )
 
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from forecasting.baselines import last_value, persistence_quantiles
 from forecasting.censoring import unconstrained
-from forecasting.features import DAY_S, WEEK_S, FeatureRows, FeatureSpec, feature_rows, recurring_periods
+from forecasting.features import FeatureRows, FeatureSpec, feature_rows, recurring_periods
 from forecasting.history import Floats, History, Ints, clean
 from forecasting.models import ModelFailed, QuantileModel, new_model
 from forecasting.scoring import pinball_loss
+from forecasting.seasonal import DAY_S, WEEK_S, blocks_of, recalled
 from forecasting.settings import ForecastSettings
 
 #: Fewer rows than this teach nothing worth having.
@@ -264,7 +265,11 @@ def draw(
     target_row = cutoff[:, None] + ahead
     inside = (target_row < n_steps) & (target_row >= first_target)
     target = demand_bps[np.minimum(target_row, n_steps - 1), series[:, None]]
-    features = feature_rows(window, censored, ends, ahead, spec)
+    # Blocks of a day ago ended long before the cutoff, so nothing of the future leaks in.
+    ago = recalled(
+        blocks_of(demand_bps, history.step_s, history.end_time), ends, ahead, history.step_s, series
+    )
+    features = feature_rows(window, censored, ends, ahead, spec, ago)
     usable = answerable(features.n_present, features.since_sample, settings)
     return Drawn(
         rows=features,

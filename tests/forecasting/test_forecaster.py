@@ -206,7 +206,7 @@ def test_a_clock_that_steps_back_drops_forecasts_from_the_future(forecaster: For
         history = history_of(demand, end_time=end_time)
         forecaster.observe(history)
         forecaster.forecast(history, NO_PLAN)
-    assert [issued.end_time for issued in forecaster._issued] == [500.0, 505.0]
+    assert [issued.end_time for issued in forecaster.record._issued] == [500.0, 505.0]
 
 
 def test_only_a_sample_of_series_is_followed(trained: TrainedModel) -> None:
@@ -214,8 +214,8 @@ def test_only_a_sample_of_series_is_followed(trained: TrainedModel) -> None:
     forecaster = Forecaster(replace(QUICK, calibration_series=10))
     forecaster.install(trained)
     run(forecaster, recurring(100, 30), 64, level=np.repeat([0, 1], 15))
-    assert len(forecaster._issued[0].series_id) == 20
-    assert len(forecaster._issued) <= 13
+    assert len(forecaster.record._issued[0].series_id) == 20
+    assert len(forecaster.record._issued) <= 13
 
 
 def test_a_restart_goes_on_where_it_was(forecaster: Forecaster) -> None:
@@ -245,7 +245,7 @@ def test_a_state_that_does_not_fit_is_refused(forecaster: Forecaster) -> None:
     with np.load(io.BytesIO(state)) as stored:
         parts = {name: stored[name] for name in stored.files}
     body = io.BytesIO()
-    np.savez(body, **{**parts, "offset": np.full((1, 3, 7), np.nan)})
+    np.savez(body, **{**parts, "offsets": np.full((3, 1, 3, 7), np.nan)})
     with pytest.raises(ModelFailed, match="not finite"):
         Forecaster(QUICK).restore(body.getvalue())
     assert other.trained is None
