@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -137,7 +136,7 @@ class Retraining:
         """Take the champion back if it does worse than persistence on what came since."""
         if not self._on_trial:
             return
-        score = live_score(self.forecaster)
+        score = self.forecaster.live_score()
         if score is None or math.isnan(score[1]):
             return
         model, persistence = score
@@ -249,9 +248,3 @@ class Retraining:
             # Whatever was loaded, it is not what the record says.
             self.forecaster = Forecaster(self.settings)
             self.versions.lose(now, str(error))
-
-
-def live_score(forecaster: Any) -> tuple[float, float] | None:
-    """Mean scaled pinball loss of model and persistence over recent samples; None: too few, or not watched."""
-    watched: Callable[[], tuple[float, float] | None] | None = getattr(forecaster, "live_score", None)
-    return watched() if watched is not None else None
