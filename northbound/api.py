@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
 from northbound import answers, problems, views
+from northbound.alarms_api import alarms_router
 from northbound.archetypes_api import archetypes_router
 from northbound.bodies import GroupBandwidth, GroupCreation
 from northbound.encoded import EncodedAnswers
@@ -66,6 +67,7 @@ def create_app(
     app.include_router(models_router(operations, _BEARER))
     app.include_router(archetypes_router(operations, _BEARER))
     app.include_router(events_router(operations, _BEARER, now))
+    app.include_router(alarms_router(operations, _BEARER, now))
     app.add_middleware(Guard, token=token)
     return app
 

@@ -19,6 +19,7 @@ from rich.console import RenderableType
 from rich.progress import Progress
 
 from northbound import cli_archetypes, cli_models, tables
+from northbound.cli_alarms import alarms
 from northbound.cli_forecast import forecast
 from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
 from northbound.cli_shared import console as _console
@@ -181,6 +182,7 @@ def events(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOpti
     _show(_get(url, config, "/events"), as_json, tables.events)
 
 
+app.command()(alarms)
 app.command()(forecast)
 app.add_typer(cli_models.app)
 

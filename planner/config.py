@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from planner.config_alarms import Alarms
 from planner.config_block import Block
 from planner.config_events import Events
 from planner.config_faults import ConfigError, fault_lines
@@ -244,6 +245,7 @@ class Config(Block):
     forecasting: Forecasting = Field(default=Forecasting())
     allocation: Allocation = Field(default=Allocation())
     events: Events = Field(default=Events())
+    alarms: Alarms = Field(default=Alarms())
     store: Store = Field(default=Store())
     northbound: Northbound = Field(default=Northbound())
     planner: Planner = Field(default=Planner())

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.population import ArchetypeView
+from planner.alarm_views import AlarmOperations
 from planner.events.views import EventOperations
 from planner.issued import IssuedHistory
 from planner.plan import Plan
@@ -194,6 +195,10 @@ class Operations(Protocol):
     @property
     def events(self) -> EventOperations:
         """What is announced, and who may announce."""
+
+    @property
+    def alarms(self) -> AlarmOperations:
+        """What the forecast did not foresee."""
 
     @property
     def archetypes(self) -> ArchetypeOperations:

@@ -9,11 +9,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from allocation.allocate import Bound
+from forecasting.anomaly import Anomaly, Change, Evidence, Kind
 from forecasting.event import Event
 from forecasting.features import FeatureSpec
 from forecasting.forecast import Rung
 from forecasting.population import ArchetypeView
 from forecasting.training import TrainedModel, Verdict
+from planner.alarms import AlarmStream, Sighting
+from planner.config_alarms import Alarms
 from planner.config_events import Announcement
 from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
 from planner.issued import IssuedHistory
@@ -207,6 +210,23 @@ class FakeArchetypes:
         raise NotThere(f"archetypeID must be the id of an archetype, got {archetype_id}")
 
 
+def make_alarms() -> AlarmStream:
+    """Two alarms: anna's spike is open, the region's silence is over."""
+
+    def seen(pool: str, level: str, number: int, kind: Kind, change: Change, reason: str = "") -> Sighting:
+        below = kind is Kind.SILENCE
+        evidence = Evidence(0.0 if below else 18e6, 1e6, 2e6, 5e6, 1e-9, NAN, 1e-7, 3)
+        sign = -1 if below else 1
+        return Sighting(pool, level, 0, Anomaly(number, kind, change, sign, NOW - 180, "major", reason, evidence))
+
+    stream = AlarmStream(Alarms())
+    west = ("global/west", "region", 1, Kind.SILENCE)
+    stream.take(NOW - 120, [seen(*west, Change.OPENED)])
+    stream.take(NOW - 60, [seen("global/west/g1/anna", "user", 3, Kind.SPIKE, Change.OPENED)])
+    stream.take(NOW, [seen(*west, Change.CLOSED, "back to normal")])
+    return stream
+
+
 class FakeOperations:
     """Keeps what was written and shows it in the next snapshot."""
 
@@ -215,6 +235,7 @@ class FakeOperations:
         self.written: list[tuple[str, Any]] = []
         self.versions = make_versions()
         self.events = FakeEvents()
+        self.alarms = make_alarms()
         self.archetypes = FakeArchetypes()
 
     def models(self) -> dict[str, Any]:
