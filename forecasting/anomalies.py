@@ -64,8 +64,9 @@ _NONE, _SPIKE, _SHIFT, _SILENCE = range(4)
 class _Watch(Rows):
     """What is known of each series between steps."""
 
-    #: Samples judged so far.
+    #: Samples judged so far, and the latest rate, NaN before the first.
     judged: Counts
+    last: F64
     #: Evidence of a drift, its mean bet in the past, and the forecast and time it counts from. Axis 1: up, down.
     drift: F64
     mean_bet: F64
@@ -107,6 +108,7 @@ class _Watch(Rows):
 
         return cls(
             judged=ints(),
+            last=floats(np.nan),
             drift=floats(1.0, 2),
             mean_bet=floats(1.0, 2),
             drift_from=floats(np.nan, 2, 3),
@@ -209,10 +211,11 @@ class Detector:
             rate = np.fmin(rate, MAX_RATE_BPS, where=~np.isnan(rate), out=rate)
             forecast = np.asarray(step.forecast_bps, np.float64)
             rising = (np.diff(forecast, axis=1) >= 0).all(axis=1) & np.isfinite(forecast).all(axis=1)
-            # One figure for every quantile is a guess and no distribution; that nothing comes is a forecast.
-            spoken = (
-                rising & (forecast[:, 0] >= 0) & ((forecast[:, 0] < forecast[:, -1]) | (forecast[:, -1] == 0))
-            )
+            # One figure for every quantile is a guess and no distribution. That nothing comes is a forecast,
+            # but only of a series of which nothing came before: of others it means that nothing was known.
+            idle = (forecast[:, -1] == 0) & (self._watch.last == 0)
+            spoken = rising & (forecast[:, 0] >= 0) & ((forecast[:, 0] < forecast[:, -1]) | idle)
+            self._watch.last = np.where(np.isnan(rate), self._watch.last, rate)
             rate[~spoken | step.excused] = np.nan
             median = int(np.abs(step.quantile - 0.5).argmin())
             low, middle, high = forecast[:, 0], forecast[:, median], forecast[:, -1]

@@ -396,3 +396,18 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     step = plain_step([1], [0.0], np.zeros((1, 7)), QUANTILE)
     with pytest.raises(ValueError, match="peers"):
         Step(**{**vars(step), "peers": np.zeros(2)})
+
+
+def test_nothing_known_is_no_forecast_of_nothing() -> None:
+    """After a gap the ladder may end at zero: what comes back then is no spike. An idle series' first burst is."""
+    for before, alarms in ((5e6, 0), (0.0, 1)):
+        detector, found = Detector(SETTINGS), []
+        rng = np.random.default_rng(0)
+        for minute in range(120):
+            band = np.zeros(7) if minute >= 100 or before == 0 else before + np.linspace(-1e6, 1e6, 7)
+            rate = rng.normal(before, 1e5) if before else 0.0
+            rate = 8e6 if minute == 110 else np.nan if 100 <= minute < 110 and before else rate
+            found += detector.step(60.0 * minute, plain_step([1], [rate], band[None], QUANTILE))
+            if minute == 110:
+                break
+        assert len(found) == alarms
