@@ -8,10 +8,10 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo replay test lint format clean distclean
+.PHONY: help setup demo replay test test-extras lint format clean distclean
 
 help: ## say what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup: ## OS packages that are missing, .venv, Ryu and the libraries; nothing else
 	@scripts/setup.sh
@@ -25,6 +25,10 @@ replay: ## the same planner fed from a recorded trace, in virtual time; no root
 
 test: ## every test, those on real switches included (root or sudo; says what it skips without)
 	@scripts/test.sh
+
+test-extras: ## the tests of the optional forecasting models, in an environment of their own (1 GB, build/venv-extras)
+	@scripts/setup.sh --python
+	@scripts/test_extras.sh
 
 lint: ## ruff, mypy --strict and the import contracts
 	@scripts/setup.sh --python

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: The models that ``models.new_model`` knows, the default first.
-MODELS: Final = ("catboost", "hist_gradient_boosting")
+MODELS: Final = ("catboost", "hist_gradient_boosting", "lstm")
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,7 +1,8 @@
-"""Both quantile models through their one protocol."""
+"""Every global model through their one protocol; the LSTM where its extra is installed."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import pickle
 from dataclasses import replace
@@ -12,7 +13,13 @@ import pytest
 from forecasting.models import ModelFailed, QuantileModel, new_model
 from forecasting.settings import MODELS, ForecastSettings
 
-SETTINGS = ForecastSettings(iterations=40, depth=3, learning_rate=0.2)
+SETTINGS = ForecastSettings(iterations=40, depth=3, learning_rate=0.2, window_steps=12, min_history_steps=8)
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None,
+    reason="PyTorch is not installed: pip install 'tidegate[lstm]'",
+)
+KINDS = [pytest.param(kind, marks=needs_torch if kind == "lstm" else ()) for kind in MODELS]
 
 
 def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,18 +31,27 @@ def rows(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-@pytest.fixture(params=MODELS, scope="module")
+def rows_for(model: QuantileModel, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same rows with as much of a window behind them as the model reads: noise with gaps."""
+    x, y = rows(n, seed)
+    rng = np.random.default_rng(seed + 100)
+    window = rng.lognormal(0, 0.5, (n, model.sequence_steps)).astype(np.float32)
+    window[rng.random(window.shape) < 0.1] = np.nan
+    return np.concatenate([x, window], axis=1), y
+
+
+@pytest.fixture(params=KINDS, scope="module")
 def fitted(request: pytest.FixtureRequest) -> tuple[ForecastSettings, QuantileModel]:
     settings = replace(SETTINGS, model=request.param)
     model = new_model(settings)
-    model.fit(*rows(3000, 0))
+    model.fit(*rows_for(model, 3000, 0))
     return settings, model
 
 
 def test_quantiles_are_learnt_and_do_not_cross(fitted: tuple[ForecastSettings, QuantileModel]) -> None:
     """Unseen rows fall below each quantile about as often as it says."""
     settings, model = fitted
-    x, y = rows(2000, 1)
+    x, y = rows_for(model, 2000, 1)
     predicted = model.predict(x)
     assert predicted.shape == (2000, len(settings.quantiles))
     assert predicted.dtype == np.float32
@@ -51,11 +67,11 @@ def test_bytes_come_back_as_the_same_model(fitted: tuple[ForecastSettings, Quant
     settings, model = fitted
     again = new_model(settings)
     again.from_bytes(model.to_bytes())
-    x, _ = rows(300, 2)
+    x, _ = rows_for(model, 300, 2)
     assert np.array_equal(again.predict(x), model.predict(x))
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("body", [b"", b"nonsense", pickle.dumps({"a": 1})])
 def test_bytes_that_are_no_model_are_refused(kind: str, body: bytes) -> None:
     """Damaged bytes, and pickles above all, raise ModelFailed."""
