@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.seasonal import Blocks
+
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -43,6 +45,10 @@ class History:
     #: shape (2, H + 1, S), bit/s: demand a day and a week before the last row and before each
     #: horizon, for whoever keeps that apart from the window; see ``seasonal.recalled``.
     recalled_bps: Floats | None = None
+    #: Demand in blocks, further back than the rows; for whoever keeps that apart from the window.
+    #: Whoever draws cutoffs from the rows reads at each of them only blocks that had ended, at
+    #: least a day before: that is why no cut of the rows has to cut the blocks.
+    blocks: Blocks | None = None
 
     def __post_init__(self) -> None:
         demand = np.asarray(self.demand_bps, np.float32)
@@ -67,6 +73,8 @@ class History:
         recalled = self.recalled_bps
         if recalled is not None and (recalled.ndim != 3 or recalled.shape[2] != n_series):
             raise ValueError(f"recalled_bps must have shape (2, H + 1, {n_series}), got {recalled.shape}")
+        if self.blocks is not None and self.blocks.mean_bps.shape[1] != n_series:
+            raise ValueError(f"blocks must have {n_series} series, got {self.blocks.mean_bps.shape[1]}")
         object.__setattr__(self, "demand_bps", demand)
         object.__setattr__(self, "censored", np.asarray(self.censored, np.bool_))
         object.__setattr__(self, "level", level)
@@ -108,6 +116,7 @@ class History:
             level=self.level[series],
             series_id=self.series_id[series],
             recalled_bps=None if self.recalled_bps is None else self.recalled_bps[:, :, series],
+            blocks=None if self.blocks is None else self.blocks.pick(series),
         )
 
 

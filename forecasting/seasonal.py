@@ -7,13 +7,15 @@ quarter of an hour, and read between the middles of two blocks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.history import Floats, Ints
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
 
 #: Length of a block, seconds; steps longer than this are blocks themselves.
 BLOCK_S: Final = 900.0
@@ -21,8 +23,6 @@ DAY_S: Final = 86_400.0
 WEEK_S: Final = 7 * DAY_S
 #: How far back the seasons lie, seconds.
 SEASONS_S: Final = (DAY_S, WEEK_S)
-
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Blocks:
             raise ValueError(f"block_s must be > 0, got {self.block_s!r}")
         if self.mean_bps.ndim != 2:
             raise ValueError(f"mean_bps must have shape (B, S), got {self.mean_bps.shape}")
+
+    def pick(self, series: npt.NDArray[np.intp]) -> Blocks:
+        """The same blocks for some series, given by their columns."""
+        return replace(self, mean_bps=self.mean_bps[:, series])
 
     def at(self, middle: Doubles, series: Ints | None = None) -> Floats:
         """Demand at moments of the past, between the middles of the two nearest blocks.

@@ -265,10 +265,10 @@ def draw(
     target_row = cutoff[:, None] + ahead
     inside = (target_row < n_steps) & (target_row >= first_target)
     target = demand_bps[np.minimum(target_row, n_steps - 1), series[:, None]]
-    # Blocks of a day ago ended long before the cutoff, so nothing of the future leaks in.
-    ago = recalled(
-        blocks_of(demand_bps, history.step_s, history.end_time), ends, ahead, history.step_s, series
-    )
+    # Serving reads the blocks that are kept apart, so training does. Those of a day ago ended long
+    # before the cutoff: nothing of the future leaks in.
+    blocks = history.blocks or blocks_of(demand_bps, history.step_s, history.end_time)
+    ago = recalled(blocks, ends, ahead, history.step_s, series)
     features = feature_rows(window, censored, ends, ahead, spec, ago)
     usable = answerable(features.n_present, features.since_sample, settings)
     return Drawn(

@@ -172,6 +172,7 @@ class Planner:
         self.history.add(now, self._columns, observed.offered_bps, observed.censored, interval)
         # What cannot be stored is lost to a successor, and no reason to stop planning.
         self._attempt("store", lambda now: self._store(now, observed, interval), now)
+        self._attempt("recall", self.history.recall, now)
 
     def _store(self, now: float, observed: Observed, interval_s: float) -> None:
         if self._keep is not None:

@@ -165,7 +165,7 @@ class Tally:
         columns: I64,
     ) -> _InForce:
         steps = max(1, round(_LOOK_BACK_S / self.config.forecasting.step_s))
-        past = history.recent(s, columns, now, steps)
+        past = history.recent(s, columns, now, steps, seasons=False)
         estimate = auto_bandwidth(past.demand_bps, past.step_s).astype(np.float64).reshape(2, -1)
         # A pool without history is given what it has now, as a first reservation would be.
         claims = np.where(np.isnan(estimate), np.nan_to_num(observed.offered_bps), estimate)

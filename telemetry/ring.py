@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_Kind = TypeVar("_Kind", bound=np.generic)
 
 #: Rows beyond the capacity: the step under way, and the next one for a sensor whose clock runs ahead.
 _OPEN_STEPS = 2
@@ -155,26 +157,32 @@ class SeriesRing:
         end = self._step_at(now)
         wanted = np.arange(end - steps, end, dtype=np.int64)
         rows = wanted % len(self._step_of_row)
-        if series is None:
-            demand: F32 = self._mean_bps[:, : self.n_series][rows]
-            censored: Bools = self._censored[:, : self.n_series][rows]
-        else:
-            if len(series) and not (series.min() >= 0 and series.max() < self.n_series):
-                raise ValueError(
-                    f"series must be in 0..{self.n_series - 1}, got {series.min()}..{series.max()}"
-                )
-            demand = np.empty((steps, len(series)), np.float32)
-            censored = np.empty(demand.shape, np.bool_)
-            # Row by row into place: five times as fast as an index over both axes. The bounds were
-            # checked above; mode "raise" would go through a buffer of its own.
-            for to, row in enumerate(rows.tolist()):
-                np.take(self._mean_bps[row], series, out=demand[to], mode="clip")
-                np.take(self._censored[row], series, out=censored[to], mode="clip")
+        demand, censored = self._rows(self._mean_bps, rows, series), self._rows(self._censored, rows, series)
         # A row is reused only when a later step needs it, so it may still hold an older lap.
         stale = self._step_of_row[rows] != wanted
         demand[stale] = np.nan
         censored[stale] = False
         return Window(self.step_s, self.last_end(now), demand, censored)
+
+    def means(self, now: float, steps: I64, series: I64 | None = None) -> F32:
+        """Mean demand in these steps, a copy; of these series, or of all.
+
+        Parameters
+        ----------
+        steps : shape (n,)   Numbers of steps: step i covers epoch seconds [i x step_s, (i + 1) x step_s).
+
+        Returns
+        -------
+        shape (n, n_series), bit/s; NaN for steps that the ring holds no more, or not yet to their end.
+
+        Raises
+        ------
+        ValueError : if a series is not in 0..n_series - 1.
+        """
+        rows = steps % len(self._step_of_row)
+        means = self._rows(self._mean_bps, rows, series)
+        means[(self._step_of_row[rows] != steps) | (steps >= self._step_at(now))] = np.nan
+        return means
 
     def last_end(self, now: float) -> float:
         """When the last complete step at ``now`` ended: the ``end_time`` of a window asked for now."""
@@ -202,8 +210,8 @@ class SeriesRing:
             self._censored[:, : self.n_series] = old_censored[:, : self.n_series]
         self.n_series = n_series
 
-    def restore(self, window: Window) -> None:
-        """Put back a window read from the store, after a restart.
+    def restore(self, window: Window, series: I64 | None = None) -> None:
+        """Put back a window read from the store, after a restart: of these series, or of all.
 
         Only steps that the ring has not seen itself are taken; of a window
         longer than the ring, the end.
@@ -212,9 +220,11 @@ class SeriesRing:
         ------
         ValueError : if its steps or series are not this ring's.
         """
-        if window.step_s != self.step_s or window.demand_bps.shape[1] != self.n_series:
+        columns = np.arange(self.n_series) if series is None else series
+        self._check(columns)
+        if window.step_s != self.step_s or window.demand_bps.shape[1] != len(columns):
             raise ValueError(
-                f"window must have steps of {self.step_s} s and {self.n_series} series, "
+                f"window must have steps of {self.step_s} s and {len(columns)} series, "
                 f"got {window.step_s} s and {window.demand_bps.shape[1]}"
             )
         end = round(window.end_time / self.step_s)
@@ -224,16 +234,33 @@ class SeriesRing:
             if row is None:
                 continue
             demand, flags = window.demand_bps[-behind], window.censored[-behind]
-            fresh = np.flatnonzero((self._seen_s[row, : self.n_series] == 0) & ~np.isnan(demand))
-            self._mean_bps[row, fresh] = demand[fresh]
-            self._censored[row, fresh] = flags[fresh]
-            self._seen_s[row, fresh] = self.step_s
+            fresh = np.flatnonzero((self._seen_s[row, columns] == 0) & ~np.isnan(demand))
+            to = columns[fresh]
+            self._mean_bps[row, to] = demand[fresh]
+            self._censored[row, to] = flags[fresh]
+            self._seen_s[row, to] = self.step_s
 
     def _allocate(self, columns: int) -> None:
         shape = (len(self._step_of_row), columns)
         self._mean_bps: F32 = np.full(shape, np.nan, dtype=np.float32)
         self._seen_s: F32 = np.zeros(shape, dtype=np.float32)
         self._censored: Bools = np.zeros(shape, dtype=np.bool_)
+
+    def _rows(self, values: npt.NDArray[_Kind], rows: I64, series: I64 | None) -> npt.NDArray[_Kind]:
+        """A copy of some rows, of these columns or of all."""
+        if series is None:
+            return values[:, : self.n_series][rows]
+        self._check(series)
+        found = np.empty((len(rows), len(series)), values.dtype)
+        # Row by row into place: five times as fast as an index over both axes. The bounds were
+        # checked above; mode "raise" would go through a buffer of its own.
+        for to, row in enumerate(rows.tolist()):
+            np.take(values[row], series, out=found[to], mode="clip")
+        return found
+
+    def _check(self, series: I64) -> None:
+        if len(series) and not (series.min() >= 0 and series.max() < self.n_series):
+            raise ValueError(f"series must be in 0..{self.n_series - 1}, got {series.min()}..{series.max()}")
 
     def _step_at(self, time: float) -> int:
         return math.floor(time / self.step_s)

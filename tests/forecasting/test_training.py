@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 
 from forecasting.baselines import last_value, persistence_quantiles
-from forecasting.features import NAMES
+from forecasting.features import NAMES, FeatureSpec
 from forecasting.forecaster import Forecaster
+from forecasting.history import Floats, History
 from forecasting.models import ModelFailed
 from forecasting.scoring import pinball_loss
+from forecasting.seasonal import Blocks
 from forecasting.settings import MODELS
 from forecasting.training import (
     NotEnoughHistory,
     TrainedModel,
     challenge,
     choose_series,
+    draw,
     retrain,
     sample_series,
     train,
@@ -187,3 +190,36 @@ def test_chosen_series_are_a_sample() -> None:
     chosen = choose_series(level, 40, QUICK.seed)
     assert history.series_id[chosen].tolist() == sample_series(history, QUICK, at_most=40).series_id.tolist()
     assert choose_series(level, 302).tolist() == list(range(302))
+
+
+def test_training_reads_the_blocks_that_serving_reads() -> None:
+    """Rows of hours know yesterday from the blocks kept beside them, as the forecast in the loop does."""
+    demand = recurring(200, 6)
+    end, step_s = 1_000_000_000.0, QUICK.step_s
+    first = int(end // 900) - 200
+    blocks = Blocks(np.full((200, 6), 7e6, np.float32), first, 900.0)
+    history = History(demand, np.zeros(demand.shape, bool), step_s, end)
+    spec = FeatureSpec(step_s, QUICK.window_steps, (), False, False)
+
+    def drawn(history: History) -> Floats:
+        return draw(history, demand, QUICK, spec, 50, np.random.default_rng(0)).rows.x
+
+    without, given = drawn(history), drawn(replace(history, blocks=blocks))
+    assert np.isnan(without).sum() > np.isnan(given).sum()
+    # What came after a cutoff is not looked at, so cutting the rows need not cut the blocks.
+    changed = blocks.mean_bps.copy()
+    changed[-90:] = 1e9
+    again = drawn(replace(history, blocks=replace(blocks, mean_bps=changed)))
+    assert np.array_equal(given, again, equal_nan=True)
+
+
+def test_history_keeps_blocks_with_their_series() -> None:
+    """Picking series picks their blocks; cutting rows keeps them; other shapes are refused."""
+    demand = np.ones((20, 3), np.float32)
+    blocks = Blocks(np.arange(6, dtype=np.float32).reshape(2, 3), 5, 900.0)
+    history = History(demand, np.zeros(demand.shape, bool), 60.0, 1e9, blocks=blocks)
+    picked = history.until(10).tail(5).pick(np.array([2, 0]))
+    assert picked.blocks is not None
+    assert picked.blocks.mean_bps.tolist() == [[2, 0], [5, 3]]
+    with pytest.raises(ValueError, match="blocks must have 2 series, got 3"):
+        History(demand[:, :2], np.zeros((20, 2), bool), 60.0, 1e9, blocks=blocks)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from forecasting.seasonal import blocks_of, recalled
 from planner.config import Forecasting
 from planner.history import DemandHistory
 from planner.structure import Structure
@@ -139,3 +141,131 @@ def test_steps_that_the_store_cannot_answer_start_empty(step_s: float):
     s = structure_of(small())
     history = DemandHistory(Forecasting(step_s=step_s), 10, load)
     assert np.isnan(history.recent(s, history.columns(s, START), START, 4).demand_bps).all()
+
+
+# Yesterday and last week.
+
+MINUTES = Forecasting(step_s=60, horizons_s=(60, 300, 900), train_steps=40, window_steps=16)
+
+
+def a_week(rng: np.random.Generator, n: int, minutes: int) -> np.ndarray:
+    """Demand by minute, of shape (minutes, 2, n), with gaps and a daily cycle."""
+    cycle = 1 + 0.5 * np.sin(2 * np.pi * np.arange(minutes) / 1440)[:, None, None]
+    demand = 1e6 * cycle * rng.lognormal(0, 0.5, (minutes, 2, n))
+    demand[rng.random(demand.shape) < 0.05] = np.nan
+    return np.asarray(demand, np.float32).astype(np.float64)
+
+
+def test_recalled_is_what_the_whole_past_says():
+    """The ring of blocks gives what the blocks of every minute of eight days give."""
+    s = structure_of(small())
+    history, minutes = DemandHistory(MINUTES, 10), 8 * 1440 + 37
+    columns = history.columns(s, START)
+    demand = a_week(np.random.default_rng(3), len(s.path), minutes)
+    end = START // 60 * 60
+    for row in demand:
+        end += 60
+        history.add(end, columns, row, np.zeros(row.shape, bool), 60.0)
+    found = history.recent(s, columns, end, 4).recalled_bps
+    ahead = np.array([1, 5, 15])
+    wanted = recalled(blocks_of(demand.reshape(minutes, -1).astype(np.float32), 60.0, end), end, ahead, 60.0)
+    assert found is not None
+    assert found.shape == (2, 4, 2 * len(s.path))
+    assert not np.isnan(found).any()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_training_is_given_the_blocks():
+    """The rows may be of hours; the blocks are of days, and of the same series."""
+    s = structure_of(small())
+    history = DemandHistory(MINUTES, 10)
+    columns = history.columns(s, START)
+    now, n = START // 900 * 900, len(s.path)
+    for _ in range(60):
+        now += 60
+        history.add(now, columns, np.full((2, n), 1e6), np.zeros((2, n), bool), 60.0)
+    sample = history.sample(s, columns, now, 20)
+    assert sample.blocks is not None
+    measured = ~np.isnan(sample.blocks.mean_bps)
+    assert measured.sum(axis=0).tolist() == [4] * 2 * n
+    assert (sample.blocks.first + int(np.flatnonzero(measured[:, 0])[-1]) + 1) * 900 == now
+
+
+def test_many_series_remember_fewer_days_but_always_one():
+    """Memory is bounded; yesterday is kept at any size."""
+    days = [DemandHistory(Forecasting(), n).blocks.capacity_steps / 96 for n in (100, 20_000, 500_000)]
+    assert days[0] > 8
+    assert 1 < days[1] < 8
+    assert 1 < days[2] < 1.3
+
+
+def test_new_group_has_yesterday_too():
+    """The blocks of a new group are the sums of its members'."""
+    s = structure_of(small())
+    history = DemandHistory(MINUTES, 10)
+    columns, now = history.columns(s, START), START // 900 * 900
+    offered = np.ones((2, len(s.path))) * 1e6
+    for _ in range(30 * 4):
+        now += 900
+        history.add(now, columns, offered, np.zeros(offered.shape, bool), 900.0)
+    after = structure_of(small(), groups={"studio": {"anna", "carla"}})
+    found = history.recent(after, history.columns(after, now), now, 4).recalled_bps
+    assert found is not None
+    assert found[0, :, after.series.index("group/studio@west")].tolist() == [2e6] * 4
+
+
+class Past:
+    """A store of which every series always offered 1 Mbit/s up and 2 Mbit/s down."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[float, float, int, int]] = []
+
+    def load(self, since: float, until: float, step_s: int, names: Sequence[str], direction: int) -> Window:
+        self.asked.append((since, until, step_s, len(names)))
+        first, last = -int(-since // step_s), int(until // step_s)
+        demand = np.full((last - first, len(names)), 1e6 * (direction + 1), np.float32)
+        return Window(step_s, last * step_s, demand, np.zeros(demand.shape, bool))
+
+
+def test_blocks_are_read_piece_by_piece_those_needed_first():
+    """After a restart a tick reads a few blocks; what forecasts look back to now comes first."""
+    past, s = Past(), structure_of(small())
+    history = DemandHistory(MINUTES, 10, past.load)
+    columns = history.columns(s, START)
+    del past.asked[:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("planner.history._READ_ROWS", 8 * 2 * 15 * len(s.path))
+        for _ in range(2):
+            history.recall(START)
+        found = history.recent(s, columns, START, 4).recalled_bps
+        assert found is not None
+        assert not np.isnan(found).any()
+        assert max(until - since for since, until, *_ in past.asked) == 8 * 900
+        for _ in range(200):
+            history.recall(START)
+    blocks = history.sample(s, columns, START, 20).blocks
+    assert blocks is not None
+    n = len(s.path)
+    assert (blocks.mean_bps[:, :n] == 1e6).all()
+    assert (blocks.mean_bps[:, n:] == 2e6).all()
+    asked = len(past.asked)
+    history.recall(START)
+    assert len(past.asked) == asked
+
+
+def test_what_could_not_be_read_is_read_again():
+    """A store that fails once costs a tick."""
+    past, s, fail = Past(), structure_of(small()), True
+
+    def load(*arguments: Any) -> Window:
+        if fail:
+            raise OSError("disk")
+        return past.load(*arguments)
+
+    history = DemandHistory(MINUTES.model_copy(update={"step_s": 0.5}), 10, load)
+    history.columns(s, START)
+    with pytest.raises(OSError, match="disk"):
+        history.recall(START)
+    fail = False
+    history.recall(START)
+    assert past.asked

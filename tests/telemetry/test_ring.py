@@ -320,3 +320,31 @@ def test_a_window_of_some_series_is_that_part_of_the_whole() -> None:
     for stranger in (-1, 6):
         with pytest.raises(ValueError, match="series must be in 0"):
             ring.window(130.0, 5, np.array([stranger]))
+
+
+def test_means_are_of_the_steps_asked_for():
+    """In the order asked for; a step that is not complete, or that the ring no longer holds, is a gap."""
+    ring = SeriesRing(10, 4, 2)
+    for step in range(100, 106):
+        ring.add(10 * step + 10, [0, 1], [step, 2 * step], 10.0, [False, False], now=10 * step + 10)
+    found = ring.means(1055, np.array([104, 102, 105, 99, 98, 200]), np.array([1, 0]))
+    assert found[:2].tolist() == [[208, 104], [204, 102]]
+    assert np.isnan(found[2:]).all()
+
+
+def test_means_refuse_series_that_are_not_there():
+    """The bound is told."""
+    ring = SeriesRing(10, 4, 2)
+    with pytest.raises(ValueError, match=r"series must be in 0\.\.1, got 0\.\.2"):
+        ring.means(1000, np.array([99]), np.array([0, 2]))
+
+
+def test_restore_of_some_series_leaves_the_others():
+    """A window of two columns goes where it is told to."""
+    ring = SeriesRing(10, 4, 3)
+    window = Window(10, 1000, np.array([[7, 5]], np.float32), np.array([[True, False]]))
+    ring.restore(window, np.array([2, 0]))
+    found = ring.window(1000, 1)
+    assert found.demand_bps[0, [0, 2]].tolist() == [5, 7]
+    assert np.isnan(found.demand_bps[0, 1])
+    assert found.censored[0].tolist() == [False, False, True]
