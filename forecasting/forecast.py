@@ -8,6 +8,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.confidence import confidence
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
@@ -83,6 +85,21 @@ class Forecast:
         """
         curve: Floats = self.demand_bps.max(axis=1)
         return curve
+
+    def confidence(self, band: float, floor_bps: float = 0.0) -> Doubles:
+        """P(demand within ``max(band x median, floor_bps)`` of the median), shape (S, H), in [0, 1].
+
+        As ``confidence.confidence`` defines it. NaN where one figure stands for all quantiles (rungs
+        below ``ARCHETYPE``): a guess has no confidence. Ask ``>=``, and what is NaN is not trusted.
+        """
+        known = confidence(self.demand_bps, self.quantile, band, floor_bps)
+        known[self.rung > Rung.ARCHETYPE] = np.nan
+        return known
+
+    def confidence_ahead(self, band: float, floor_bps: float = 0.0) -> Doubles:
+        """The confidence over the whole horizon, shape (S,): that of its least certain step."""
+        least: Doubles = self.confidence(band, floor_bps).min(axis=1)
+        return least
 
     def _horizon(self, horizon_s: float) -> int:
         return _position(self.horizon_s, horizon_s, "horizon_s")
