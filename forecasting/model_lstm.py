@@ -68,6 +68,8 @@ class LstmQuantiles:
 
     def fit(self, x: Floats, y: Floats) -> None:
         """As the protocol says."""
+        if x.shape[1] <= self.sequence_steps:
+            raise ModelFailed(f"rows must have > {self.sequence_steps} columns, got {x.shape[1]}")
         self._learn_scale(x[:, : -self.sequence_steps])
         sequence, features, window_of_row = self._inputs(x)
         target = self._torch.from_numpy(np.ascontiguousarray(y, np.float32))

@@ -123,6 +123,8 @@ def test_rows_without_the_window_are_refused(fitted: QuantileModel) -> None:
     """Features alone would be read as a window."""
     with pytest.raises(ModelFailed, match="must have 12 columns, got 2"):
         fitted.predict(np.zeros((3, 2), np.float32))
+    with pytest.raises(ModelFailed, match="must have > 10 columns, got 2"):
+        new_model(SETTINGS).fit(np.zeros((3, 2), np.float32), np.zeros(3, np.float32))
 
 
 @needs_torch
