@@ -106,3 +106,32 @@ def test_running_sums_are_the_sums(steps: list[tuple[float, float]]) -> None:
     bound = max(DRIFT, ERRORS * inside.std() / np.sqrt(len(hour)))
     if abs(abs(off) - bound) > 1e-9:
         assert row.drifting == (len(hour) >= LEAST_STEPS and abs(off) > bound)
+
+
+def test_levels_and_horizons_are_apart() -> None:
+    """Each gets its own row, in order, from truths that came together."""
+    record, level = CoverageRecord(QUANTILE, HORIZON_S), np.array([5, 0])
+    for horizon in (1, 0):
+        record.add(NOW, horizon, ISSUED[:2], np.array([0.05, 0.95], np.float32), level)
+    rows = record.table(NOW)
+    assert [(row.level, row.horizon_s) for row in rows] == [(0, 60), (0, 300), (5, 60), (5, 300)]
+    assert rows[0].day.tolist() == [0, 0, 0]
+    assert rows[2].day.tolist() == [1, 1, 1]
+
+
+def test_chance_is_no_drift() -> None:
+    """A single series over 25 steps is mostly chance: of 200 honest forecasts hardly one drifts."""
+    rng, record = np.random.default_rng(3), CoverageRecord(QUANTILE, HORIZON_S)
+    for step in range(25):
+        came = rng.uniform(0, 1, 200).astype(np.float32)
+        record.add(NOW + 60 * step, 0, np.tile(ISSUED, (4, 1)), came, np.arange(200))
+    assert sum(row.drifting for row in record.table(NOW + 24 * 60)) <= 4
+
+
+def test_one_bad_horizon_is_no_narrow_level() -> None:
+    """Most horizons have to catch too little before a level is widened."""
+    record, now = fed([0.5] * 60)
+    for step in range(60):
+        came = np.where(np.arange(50) < 40, 0.3, 2.0).astype(np.float32)
+        record.add(now - 60 * (59 - step), 1, ISSUED, came, np.full(50, 3))
+    assert record.too_narrow(now) == ()
