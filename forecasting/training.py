@@ -135,7 +135,7 @@ def train(history: History, settings: ForecastSettings) -> TrainedModel:
 
     Raises
     ------
-    NotEnoughHistory : when fewer than ``MIN_ROWS`` training rows can be made.
+    NotEnoughHistory : when fewer than ``MIN_ROWS`` training rows can be made, or all say the same.
     """
     history = history.tail(settings.train_steps)
     history = history.until(_split(history, settings))
@@ -149,8 +149,11 @@ def train(history: History, settings: ForecastSettings) -> TrainedModel:
     n_rows = int(np.count_nonzero(known))
     if n_rows < MIN_ROWS:
         raise NotEnoughHistory(f"training rows must be >= {MIN_ROWS}, got {n_rows}")
+    target = np.clip(y[known], -TARGET_BOUND, TARGET_BOUND)
+    if target.min() == target.max():
+        raise NotEnoughHistory(f"training targets must differ, all are {target[0]:g}: traffic never changed")
     model = new_model(settings)
-    model.fit(drawn.rows.x[known], np.clip(y[known], -TARGET_BOUND, TARGET_BOUND))
+    model.fit(drawn.rows.x[known], target)
     return TrainedModel(
         kind=settings.model,
         body=model.to_bytes(),
