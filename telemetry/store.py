@@ -30,6 +30,8 @@ I32 = npt.NDArray[np.int32]
 ROLLUP_S: Final = 60
 #: Roll-ups this old are made once more, so that a late sample still counts.
 LATE_S: Final = 120
+#: No sample is looked for that covers more than twice this.
+LONGEST_S: Final = 3600
 #: Raised when a table changes shape.
 _SCHEMA_VERSION: Final = b"1"
 
@@ -54,13 +56,15 @@ _ROLL_UP: Final = """
     GROUP BY minute, series, direction
 """
 
-# Raw samples where there are any, the roll-ups before them.
+# Raw samples from a moment on, the roll-ups before it. The bounds on time alone follow from the
+# others, but only they spare the engine from reading all that was ever measured.
 _LOAD: Final = """
     SELECT step, col, SUM(rate_bps * weight_s) / SUM(weight_s) AS rate_bps,
            MAX(CAST(censored AS INTEGER)) = 1 AS censored
     FROM (SELECT CAST(FLOOR((time - interval_s / 2) / $step_s) AS BIGINT) AS step,
                  series, direction, rate_bps, interval_s AS weight_s, censored
           FROM samples WHERE time - interval_s / 2 >= $raw_since
+          AND time >= $raw_since AND time < $raw_until
           UNION ALL
           SELECT CAST(FLOOR(time / $step_s) AS BIGINT), series, direction, rate_bps, seen_s, censored
           FROM rollups WHERE time >= $since AND time < $raw_since) AS placed
@@ -128,8 +132,8 @@ class Store:
         """Demand of these series in the steps that lie whole in [since, until).
 
         Column i is ``names[i]``, all gaps if the name is unknown. Where raw
-        samples have expired the roll-ups answer; with steps shorter than a
-        minute those leave gaps.
+        samples have expired, or steps are whole minutes, the roll-ups answer; with
+        steps shorter than a minute those leave gaps.
 
         Raises
         ------
@@ -272,20 +276,24 @@ class Store:
         wanted = [(self._ids[name], column) for column, name in enumerate(names) if name in self._ids]
         pairs = np.array(wanted, dtype=np.int64).reshape(-1, 2)
         since = first * step_s
-        raw_since = self._raw_since(since, last * step_s)
+        raw_since = self._raw_since(since, last * step_s, step_s)
         self._connection.register("wanted", pa.table({"id": pairs[:, 0], "col": pairs[:, 1]}))
         try:
             span = {"since": since, "raw_since": raw_since, "first": first, "last": last}
+            span["raw_until"] = last * step_s + LONGEST_S if raw_since < last * step_s else raw_since
             return self._connection.execute(
                 _LOAD, {**span, "step_s": step_s, "direction": direction}
             ).fetchnumpy()
         finally:
             self._connection.unregister("wanted")
 
-    def _raw_since(self, since: int, until: int) -> int:
+    def _raw_since(self, since: int, until: int, step_s: int) -> int:
         """Where in [since, until] the raw samples take over from the roll-ups."""
         if self._rolled_until is None:
             return since
+        if step_s % ROLLUP_S == 0:
+            # Whole minutes say the same in a twelfth of the rows.
+            return min(max(since, self._rolled_until - LATE_S), until)
         oldest = self._value("SELECT MIN(time) FROM samples")
         if oldest is None:
             return until

@@ -239,3 +239,22 @@ def test_rows_check_themselves() -> None:
     with pytest.raises(ValueError, match="time must be finite, got nan"):
         SampleRows(NAN, UP, (), *(np.empty(0),) * 2, np.empty(0, np.bool_))
     assert len(rows_of(1, UP, ["a", "b"], [1.0, 2.0], 5.0, False)) == 2
+
+
+@pytest.mark.parametrize("rolled_at", [None, 900, 1500, 1800])
+def test_steps_of_whole_minutes_are_the_same_from_roll_ups(store: Store, rolled_at: int | None) -> None:
+    """However far roll-ups have come: what they say and what the raw samples say is one thing."""
+    for time in range(20, 1801, 20):
+        store.append(rows_of(time, UP, ["a", "b"], [float(time), 5.0], 20.0, [time == 1500, False]))
+        if time == rolled_at:
+            store.roll_up(time)
+    window = store.load_window(0, 1800, 900, ["b", "a"], UP)
+    np.testing.assert_allclose(window.demand_bps, [[5.0, 460.0], [5.0, 1360.0]])
+    np.testing.assert_array_equal(window.censored, [[False, False], [False, True]])
+
+
+def test_long_samples_are_found_by_their_middle(store: Store) -> None:
+    """A poll of half an hour tells of the quarter in which its middle lies, though it ended after."""
+    store.append(rows_of(2000, UP, ["a"], [8.0], 1800.0, False))
+    window = store.load_window(900, 1800, 900, ["a"], UP)
+    assert window.demand_bps.tolist() == [[8.0]]
