@@ -38,8 +38,10 @@ _ROUNDS: Final = 30
 def point_forecast(forecast: Forecast, parent: npt.ArrayLike) -> Doubles:
     """The medians of a forecast, made to add up; shape (S, H), bit/s.
 
-    Variances come from the distance of the quartiles. One figure for all quantiles is a guess, however
-    narrow it looks: its deviation counts as large as the figure. A guess of 0 counts as not known.
+    Variances come from the distance of the quartiles. Siblings are taken to err together, so that their
+    sum is less sure than were they independent: that left upper levels better, as medians of skewed demands add up to too
+    little. One figure for all quantiles is a guess, however narrow it looks: its deviation counts as large
+    as the figure. A guess of 0 counts as not known.
 
     parent : shape (S,), row of the forecast that holds each pool; -1 at a root. Parents come first.
     """
@@ -53,7 +55,17 @@ def point_forecast(forecast: Forecast, parent: npt.ArrayLike) -> Doubles:
     deviation = np.maximum(deviation, np.maximum(LEAST_SHARE * point, LEAST_BPS))
     guess = forecast.rung > Rung.ARCHETYPE
     deviation[guess] = np.where(point[guess] > 0, point[guess], np.nan)
-    return reconcile(point, deviation**2, parent)
+    above = np.asarray(parent, np.int64)
+    _check_parent(above, len(point))
+    return reconcile(point, deviation * _of_siblings(deviation, above), above)
+
+
+def _of_siblings(deviation: Doubles, parent: Ints) -> Doubles:
+    """The sum of all siblings' deviations, shape (S, H); at a root its own."""
+    child = parent >= 0
+    known = np.nan_to_num(deviation[child])
+    total = np.stack([np.bincount(parent[child], column, len(parent)) for column in known.T], axis=1)
+    return np.where(child[:, None], total[parent], deviation)
 
 
 def reconcile(point_bps: npt.ArrayLike, variance: npt.ArrayLike, parent: npt.ArrayLike) -> Doubles:
@@ -166,13 +178,17 @@ def _check(point: Doubles, variance: Doubles, parent: Ints) -> None:
     n = len(point)
     if variance.shape != point.shape:
         raise ValueError(f"variance must have shape {point.shape}, got {variance.shape}")
+    _check_parent(parent, n)
+    if (point < 0).any():
+        raise ValueError(f"point_bps must be >= 0, got {np.nanmin(point):g}")
+    if (variance <= 0).any():
+        raise ValueError(f"variance must be > 0, got {np.nanmin(variance):g}")
+
+
+def _check_parent(parent: Ints, n: int) -> None:
     if parent.shape != (n,):
         raise ValueError(f"parent must have shape ({n},), got {parent.shape}")
     late = (parent >= np.arange(n)) | (parent < -1)
     if late.any():
         row = int(late.argmax())
         raise ValueError(f"parent must be -1 or an earlier row, got {parent[row]} in row {row}")
-    if (point < 0).any():
-        raise ValueError(f"point_bps must be >= 0, got {np.nanmin(point):g}")
-    if (variance <= 0).any():
-        raise ValueError(f"variance must be > 0, got {np.nanmin(variance):g}")

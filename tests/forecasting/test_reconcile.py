@@ -144,16 +144,18 @@ def test_medians_add_up_and_fans_stay() -> None:
     made = fan((9e6, 10e6, 11e6), (3e6, 4e6, 5e6), (1e6, 4e6, 7e6), rung=[Rung.MODEL] * 3)
     before = made.demand_bps.copy()
     point = point_forecast(made, [-1, 0, 0])[:, 0]
-    # Of 2 Mbit/s between 10 and 4 + 4, variances of 1, 1 and 9 take their parts.
-    np.testing.assert_allclose(point, [10e6 - 2e6 / 11, 4e6 + 2e6 / 11, 4e6 + 18e6 / 11], rtol=1e-6)
+    # Deviations of 1 : 1 : 3; the children's variances, 1 x 4 and 3 x 4, add up to that of 1 + 3.
+    np.testing.assert_allclose(point / 1e6, [10 - 2 / 17, 4 + 8 / 17, 4 + 24 / 17], rtol=1e-6)
     assert (made.demand_bps == before).all()
+    with pytest.raises(ValueError, match="parent must have shape"):
+        point_forecast(made, [-1, 0])
 
 
 def test_a_guess_gives_way() -> None:
     """One figure for all quantiles is no certainty, and a guess of nothing is none at all."""
     guess = [Rung.MODEL, Rung.MODEL, Rung.AUTO_BANDWIDTH]
     held = point_forecast(fan((9e6, 10e6, 11e6), (3e6, 4e6, 5e6), (3e6, 3e6, 3e6), rung=guess), [-1, 0, 0])
-    assert held[2, 0] > 5e6
+    assert held[2, 0] - 3e6 > 2 * (held[1, 0] - 4e6) > 0
     nothing = [Rung.MODEL, Rung.MODEL, Rung.LAST_PLAN]
     left = point_forecast(fan((9e6, 10e6, 11e6), (3e6, 4e6, 5e6), (0, 0, 0), rung=nothing), [-1, 0, 0])
     np.testing.assert_allclose(left[:, 0], [10e6, 4e6, 6e6], rtol=1e-6)
@@ -167,4 +169,4 @@ def test_a_single_quantile_has_the_least_deviation() -> None:
         np.array([[[12 * LEAST_BPS]], [[5 * LEAST_BPS]], [[5 * LEAST_BPS]]], np.float32),
         np.zeros(3, np.uint8),
     )
-    np.testing.assert_allclose(point_forecast(one, [-1, 0, 0])[:, 0] / LEAST_BPS, [34 / 3, 17 / 3, 17 / 3])
+    np.testing.assert_allclose(point_forecast(one, [-1, 0, 0])[:, 0] / LEAST_BPS, [11.6, 5.8, 5.8])
