@@ -50,10 +50,11 @@ def spread(demand_bps: Floats) -> Floats:
 class Calibration:
     """Offsets of shape (L, H, K), learnt from what came."""
 
-    def __init__(self, quantile: Doubles, n_horizons: int, rate: float) -> None:
+    def __init__(self, quantile: Doubles, horizon_steps: Ints, rate: float) -> None:
         self._quantile = np.asarray(quantile, np.float64)
-        self._rate = rate
-        self.offset: Doubles = np.zeros((0, n_horizons, len(self._quantile)))
+        # Forecasts h steps ahead miss together h times in a row: that is one surprise, not h.
+        self._rate = rate / np.sqrt(np.asarray(horizon_steps, np.float64))
+        self.offset: Doubles = np.zeros((0, len(self._rate), len(self._quantile)))
 
     def apply(self, demand_bps: Floats, level: Ints) -> Floats:
         """The calibrated quantiles, >= 0 and not crossing; works in place.
@@ -79,7 +80,8 @@ class Calibration:
         level : shape (n,)
         """
         known = np.isfinite(realised_bps)
-        if not known.any() or self._rate == 0:
+        rate = self._rate[horizon]
+        if not known.any() or rate == 0:
             return
         self._reach(level)
         came, made, of = realised_bps[known, None], forecast_bps[known], level[known]
@@ -89,7 +91,7 @@ class Calibration:
         for one in np.unique(of):
             miss = self._quantile - below[of == one]
             weight = len(miss) / (len(miss) + SHRINK_SERIES)
-            moved = self.offset[one, horizon] + self._rate * weight * miss.mean(axis=0)
+            moved = self.offset[one, horizon] + rate * weight * miss.mean(axis=0)
             self.offset[one, horizon] = np.clip(moved, -MAX_OFFSET, MAX_OFFSET)
 
     def _reach(self, level: Ints) -> None:

@@ -65,13 +65,15 @@ class FeatureSpec:
     #: on less, they would be a clock that only runs forward.
     use_day: bool = False
     use_week: bool = False
+    #: Steps of the scaled window itself that follow the features, for a model that reads sequences.
+    sequence_steps: int = 0
 
 
 @dataclass(frozen=True)
 class FeatureRows:
     """The model's input for n windows and H horizons."""
 
-    #: shape (n * H, len(NAMES)); row ``i * H + h`` is window i at horizon h.
+    #: shape (n * H, len(NAMES) + sequence_steps); row ``i * H + h`` is window i at horizon h.
     x: Floats
     #: shape (n,), bit/s, > 0; what the target is measured in.
     scale_bps: Floats
@@ -155,8 +157,12 @@ def feature_rows(
     # The model only learns how the future departs from the last value, so
     # steady traffic is right from the first tree on.
     origin = np.where(n_present > 0, latest, np.float32(0))
+    rows = x.reshape(len(NAMES), -1).T
+    if spec.sequence_steps:
+        window = np.where(missing, np.float32(np.nan), scaled)[-spec.sequence_steps :].T
+        rows = np.concatenate([rows, np.repeat(window, len(horizon_steps), axis=0)], axis=1)
     return FeatureRows(
-        x=x.reshape(len(NAMES), -1).T,
+        x=rows,
         scale_bps=scale,
         origin_bps=np.asarray(origin, np.float32),
         n_present=n_present,

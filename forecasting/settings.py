@@ -36,25 +36,25 @@ class ForecastSettings:
     #: Rows the features look back over, >= 8. More is slower and rarely better.
     window_steps: int = 64
     #: Samples a series needs inside the window before the model speaks for it.
-    min_history_steps: int = 12
+    min_history_steps: int = 30
     #: A series silent for longer than this is not the model's any more.
     stale_steps: int = 5
     #: Rows of history a training looks at, counted from the latest.
-    train_steps: int = 1440
+    train_steps: int = 20_160
     #: Bound on training rows (series x cutoff x horizon): bounds time and memory.
-    train_rows: int = 100_000
+    train_rows: int = 400_000
     #: Share of the latest rows that training leaves for the challenge, in (0, 0.5].
-    holdout_share: float = 0.2
+    holdout_share: float = 0.1
     #: Trees per model.
-    iterations: int = 80
+    iterations: int = 200
     #: Depth of a tree, 1 .. 10.
     depth: int = 6
     #: Shrinkage of each tree, in (0, 1].
-    learning_rate: float = 0.12
+    learning_rate: float = 0.1
     #: Threads for fitting and predicting. The loop shares its machine.
     threads: int = 1
     #: Step of the online calibration, in units of local spread, [0, 1]; 0 turns it off.
-    calibration_rate: float = 0.1
+    calibration_rate: float = 0.03
     #: Series per level that calibration follows; a sample suffices.
     calibration_series: int = 512
     #: No single measurement is believed beyond this rate.

@@ -6,7 +6,7 @@ Pure functions over picklable values, so that they run in a worker process
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -140,7 +140,8 @@ def train(history: History, settings: ForecastSettings) -> TrainedModel:
     history = history.tail(settings.train_steps)
     history = history.until(_split(history, settings))
     demand = _demand(history, settings)
-    spec = _choose_features(demand, settings)
+    model = new_model(settings)
+    spec = replace(_choose_features(demand, settings), sequence_steps=model.sequence_steps)
     rng = np.random.default_rng(settings.seed)
     n_windows = max(settings.train_rows // len(settings.horizons_s), 1)
     drawn = draw(history, demand, settings, spec, n_windows, rng)
@@ -152,7 +153,6 @@ def train(history: History, settings: ForecastSettings) -> TrainedModel:
     target = np.clip(y[known], -TARGET_BOUND, TARGET_BOUND)
     if target.min() == target.max():
         raise NotEnoughHistory(f"training targets must differ, all are {target[0]:g}: traffic never changed")
-    model = new_model(settings)
     model.fit(drawn.rows.x[known], target)
     return TrainedModel(
         kind=settings.model,
