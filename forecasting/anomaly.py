@@ -25,6 +25,8 @@ class Kind(StrEnum):
     SHIFT = "shift"
     SILENCE = "silence"
     FAN_OUT = "fan_out"
+    #: The forecast's own: its bands hold what they say no more. Shares instead of rates.
+    COVERAGE = "coverage"
 
 
 class Change(StrEnum):
@@ -180,7 +182,7 @@ def plain_step(
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why it is an anomaly. NaN: not known, or it does not apply. Rates in bit/s, peers for fan-out."""
+    """Why it is an anomaly. NaN: not known, or it does not apply. Rates in bit/s, peers for fan-out, shares for coverage."""
 
     realised: float
     #: The forecast of before it began, at its lowest, middle and highest quantile.

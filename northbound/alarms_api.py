@@ -20,7 +20,7 @@ AlarmId = Annotated[int, Path(alias="alarmID", ge=1, le=2**53, description="an a
 
 
 class Evidence(Answer):
-    """Why it is an alarm. Bit/s of frames; numbers of peers for fan_out."""
+    """Why it is an alarm. Bit/s of frames; numbers of peers for fan_out, shares for coverage."""
 
     realised: float | None = Field(description="what came")
     low: float | None = Field(description="the forecast of before it began: its lowest quantile")
@@ -41,8 +41,8 @@ class Alarm(Answer):
     pool: str
     level: LevelName
     direction: Direction
-    kind: Literal["spike", "shift", "silence", "fan_out"]
-    side: Literal["above", "below"] = Field(description="of the forecast")
+    kind: Literal["spike", "shift", "silence", "fan_out", "coverage"]
+    side: Literal["above", "below"] = Field(description="of the forecast; for coverage of its aim")
     severity: Literal["minor", "major", "critical"]
     since: float = Field(description="epoch seconds at which the first surprising step ended")
     updated: float = Field(description="epoch seconds of its last change")

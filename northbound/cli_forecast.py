@@ -1,4 +1,4 @@
-"""``tidegate forecast``: one pool's demand ahead, and how earlier forecasts of it did."""
+"""``tidegate forecast``: one pool's demand ahead and how earlier forecasts of it did; or how all of them did."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import FAILED, ConfigOption, JsonOption, UrlOption, get, show, stop
+from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption, get, show, stop
 from northbound.tables import MISSING, mbps, moment, shown, span
 
 
 def forecast(
     pool: Annotated[
-        str, typer.Argument(metavar="POOL", help="A pool's path, or the end of one: a user's id, say.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[POOL]", help="A pool's path, or the end of one: a user's id, say. None: how all do."
+        ),
+    ] = None,
     url: UrlOption = None,
     config: ConfigOption = None,
     history_s: Annotated[float, typer.Option(min=1, help="Seconds of history.")] = 6 * 3600.0,
@@ -27,7 +30,15 @@ def forecast(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One pool's demand ahead by quantile, and what was forecast before against what came."""
+    """One pool's demand ahead by quantile, and what was forecast before against what came.
+
+    Without a pool: coverage by level and horizon, who forecasts what, and the score against persistence.
+    """
+    if pool is None:
+        if plot is not None:
+            stop(MISUSED, "tidegate: --plot needs a POOL")
+        show(get(url, config, "/forecasts"), as_json, _quality)
+        return
     answer = get(url, config, f"/forecasts/{quote(pool)}", {"history_s": history_s})
     if plot is not None:
         # Here and not above: half a second that no other command has a use for.
@@ -57,6 +68,57 @@ def _parts(answer: dict[str, Any], plot: Path | None) -> Iterator[RenderableType
             yield _record(answer["issued"], direction, horizon)
     if plot is not None:
         yield f"plot: {plot}"
+
+
+def _quality(answer: dict[str, Any]) -> Iterator[RenderableType]:
+    levels, score = answer["quantile"], answer["live_score"]
+    yield f"forecast of {moment(answer['time'])}"
+    if score is None:
+        yield "live score: too little has come due"
+    else:
+        gain = (
+            "" if not score["persistence"] else f", {_percent(score['model'] / score['persistence'])} of it"
+        )
+        yield f"live score: model {score['model']:.4g}, persistence {score['persistence']:.4g}{gain}"
+    aim = f"{_percent(levels[-1] - levels[0])} band"
+    table = Table(title=f"Share of samples within the {aim}", title_justify="left")
+    for name in ("level", "dir", "ahead"):
+        table.add_column(name)
+    for name in ("hour", "day", "samples"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in answer["coverage"]:
+        table.add_row(
+            row["level"], row["direction"], span(row["horizon_s"]), _band(row["hour"]), _band(row["day"]),
+            str(row["n_day"]), "drifting" if row["drifting"] else "",
+        )  # fmt: skip
+    yield table
+    table = Table(title="Who forecasts, and mean loss by contestant", title_justify="left")
+    for name in ("level", "dir", "traffic", "ahead", "champion"):
+        table.add_column(name)
+    for name in ("model", "persistence", "recent"):
+        table.add_column(name, justify="right")
+    for row in answer["champions"]:
+        losses = (row["loss"][name] for name in ("model", "persistence", "recent"))
+        table.add_row(
+            row["level"], row["direction"], row["traffic"], span(row["horizon_s"]), row["champion"],
+            *(MISSING if loss is None else f"{loss:.4g}" for loss in losses),
+        )  # fmt: skip
+    yield table
+    for row in answer["changes"][-10:]:
+        yield (
+            f"{moment(row['time'])} {row['level']} {row['direction']} {row['traffic']}, "
+            f"{span(row['horizon_s'])} ahead: {row['before']} -> {row['after']}"
+        )
+
+
+def _band(share: list[float | None]) -> str:
+    low, high = share[0], share[-1]
+    return MISSING if low is None or high is None else _percent(high - low)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _record(issued: dict[str, Any], direction: str, horizon: str) -> str:

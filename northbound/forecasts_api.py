@@ -1,18 +1,20 @@
-"""One pool's forecast by REST: what is forecast now, and what was issued before beside what came."""
+"""Forecasts by REST: one pool's, now and before, beside what came; and how good all of them have been."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
+from forecasting.contest import Contestant
+from forecasting.segments import class_of, level_of
 from northbound import problems, views
-from northbound.answers import Answer, Series
+from northbound.answers import Answer, Direction, LevelName, Series
 from planner.issued import IssuedHistory
-from planner.snapshot import Operations, PoolForecast
+from planner.snapshot import ForecastQuality, Operations, PoolForecast
 
 HISTORY_S = 6 * 3600.0
 PoolPath = Annotated[
@@ -32,7 +34,7 @@ class ForecastDirection(Answer):
     rung: str | None = Field(description="which rung of the ladder made it")
     demand_bps: list[list[int | None]] = Field(description="by horizon, then by quantile, bit/s")
     coverage: list[list[float | None]] | None = Field(
-        description="share of recent samples of its level below each quantile, by horizon; null: not known"
+        description="share of the last day's samples of its level below each quantile, by horizon; null: not known"
     )
 
 
@@ -66,9 +68,85 @@ class PoolForecastAnswer(Answer):
     issued: Issued
 
 
+ContestantName = Literal["model", "persistence", "recent"]
+
+
+class LevelCoverage(Answer):
+    """How often what came of one level's forecasts lay below each quantile; that quantile is the aim."""
+
+    level: LevelName
+    direction: Direction
+    horizon_s: float
+    hour: list[float | None] = Field(description="share of the last hour's samples, by quantile; null: none")
+    day: list[float | None] = Field(description="... of the last day's")
+    n_day: int = Field(description="samples of the last day")
+    drifting: bool = Field(
+        description="the hour's outermost band is too narrow or too wide by more than chance"
+    )
+
+
+class Losses(Answer):
+    """Mean pinball loss over a series' own level, lately; less is better. Null: no evidence."""
+
+    model: float | None
+    persistence: float | None
+    recent: float | None
+
+
+class SegmentHorizon(Answer):
+    """Whose forecast one kind of traffic gets at one horizon."""
+
+    level: LevelName
+    direction: Direction
+    traffic: str = Field(description="kind of traffic")
+    horizon_s: float
+    champion: ContestantName
+    loss: Losses
+
+
+class ChampionChange(Answer):
+    """A champion gave way."""
+
+    time: float
+    level: LevelName
+    direction: Direction
+    traffic: str
+    horizon_s: float
+    before: ContestantName
+    after: ContestantName
+    before_loss: float | None
+    after_loss: float | None
+
+
+class LiveScore(Answer):
+    """Mean pinball loss on what came lately, all segments and horizons together; less is better."""
+
+    model: float
+    persistence: float
+
+
+class ForecastQualityAnswer(Answer):
+    """How good the forecasts have been."""
+
+    time: float | None = Field(description="epoch seconds of the forecast in force; null before the first")
+    quantile: list[float]
+    horizon_s: list[float]
+    live_score: LiveScore | None = Field(description="null: too little has come due")
+    coverage: list[LevelCoverage]
+    champions: list[SegmentHorizon] = Field(description="segments that anything is known of")
+    changes: list[ChampionChange] = Field(description="of champions, oldest first, the latest 200")
+
+
 def forecasts_router(operations: Operations, now: Callable[[], float]) -> APIRouter:
-    """The route."""
+    """The routes."""
     router = APIRouter(tags=["state"], responses=problems.documented(421))
+
+    # Not async: it waits for the loop to end its tick.
+    @router.get("/forecasts", response_model=ForecastQualityAnswer)
+    def forecast_quality() -> Response:
+        """How often forecasts held what they say, who makes them, and how much better than persistence."""
+        found = quality_of(operations.forecast_quality())
+        return Response(views.encode(views.plain(found)), media_type="application/json")
 
     # Not async: it may have to wait for the loop to write a step down.
     @router.get(
@@ -105,6 +183,64 @@ def answer_of(found: PoolForecast) -> dict[str, Any]:
         **directions,
         "issued": _issued(*_aligned(*found.issued)),
     }
+
+
+def quality_of(found: ForecastQuality) -> dict[str, Any]:
+    """The answer, with NaN for what is not known."""
+    known = np.argwhere(np.isfinite(found.loss).any(axis=2))
+    horizon_s = found.horizon_s.tolist()
+    score = found.live_score
+    return {
+        "time": found.end_time,
+        "quantile": found.quantile.tolist(),
+        "horizon_s": horizon_s,
+        "live_score": None if score is None else {"model": score[0], "persistence": score[1]},
+        "coverage": [
+            {
+                **_level(one.level),
+                "horizon_s": one.horizon_s,
+                "hour": one.hour.tolist(),
+                "day": one.day.tolist(),
+                "n_day": one.n_day,
+                "drifting": one.drifting,
+            }
+            for one in found.coverage
+        ],
+        "champions": [
+            {
+                **_segment(segment),
+                "horizon_s": horizon_s[horizon],
+                "champion": _name(found.champion[segment, horizon]),
+                "loss": {_name(one): float(found.loss[segment, horizon, one]) for one in Contestant},
+            }
+            for segment, horizon in known.tolist()
+        ],
+        "changes": [
+            {
+                "time": change.time,
+                **_segment(change.segment),
+                "horizon_s": horizon_s[change.horizon],
+                "before": _name(change.before),
+                "after": _name(change.after),
+                "before_loss": change.before_loss,
+                "after_loss": change.after_loss,
+            }
+            for change in found.changes
+        ],
+    }
+
+
+def _segment(segment: int) -> dict[str, str]:
+    return {**_level(level_of(segment)), "traffic": class_of(segment)}
+
+
+def _level(level: int) -> dict[str, str]:
+    """What a forecaster's level is called: upload and download have one each."""
+    return {"level": views.LEVEL_NAMES[level // 2], "direction": views.DIRECTION_NAMES[level % 2]}
+
+
+def _name(contestant: int) -> str:
+    return Contestant(int(contestant)).name.lower()
 
 
 def _issued(up: IssuedHistory, down: IssuedHistory) -> dict[str, Any]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from forecasting.anomalies import Detector
-from forecasting.anomaly import AnomalySettings, Step
+from forecasting.anomaly import Anomaly, AnomalySettings, Change, Evidence, Kind, Step
+from forecasting.coverage import DRIFT, Coverage
+from forecasting.forecast import Rung
 from planner.alarms import AlarmStream, Sighting
 from planner.config_alarms import Alarms
 from planner.history import level_of_series
-from planner.prediction import Arrived
+from planner.prediction import Arrived, Scheduled
 from planner.snapshot import Level
 from planner.structure import Structure
 from topology.traffic import TrafficView
@@ -24,8 +27,10 @@ Bool = npt.NDArray[np.bool_]
 
 #: Gives the number of peers at a time by user of the structure, shape (n_users,), NaN: not known.
 Peers = Callable[[Structure, float], F64]
-#: Gives the series with a scheduled event on: (now, lead_s, tail_s) -> shape (2 x n_pools,).
-Scheduled = Callable[[float, float, float], Bool]
+
+
+#: Peers are counted no more often than this.
+PEERS_EVERY_S: Final = 60.0
 
 
 class AlarmWatch:
@@ -48,6 +53,9 @@ class AlarmWatch:
         self._ceiling: F64 = np.empty(0)
         self._peak: F64 = np.empty(0)
         self._peak_of: I64 = np.empty(0, np.int64)
+        #: Levels whose coverage drifts, with the alarm that says so.
+        self._drifting: dict[int, Anomaly] = {}
+        self._peers_known: tuple[Structure | None, float, F64] = (None, 0.0, np.empty(0))
 
     def polled(self, columns: I64, offered_bps: F64) -> None:
         """Note what the pools offered since the last tick: a step is longer, and hides short peaks.
@@ -84,27 +92,49 @@ class AlarmWatch:
             )
             gone = [change for change in changes if change.series_id not in row_of]
             self.stream.take(came.end_time, [Sighting("", "", 0, change) for change in gone])
+        self.stream.take(came.end_time, self._drifts(came))
+
+    def _drifts(self, came: Arrived) -> list[Sighting]:
+        """Levels whose live coverage went astray at most horizons since the last step, or came back."""
+        by_level: dict[int, list[Coverage]] = {}
+        for one in came.coverage:
+            by_level.setdefault(one.level, []).append(one)
+        found = []
+        for level, coverage in by_level.items():
+            astray = [one for one in coverage if one.drifting]
+            before = self._drifting.get(level)
+            if before is None and 2 * len(astray) > len(coverage):
+                change = self._drifting[level] = _drift(came, level, astray)
+            elif before is not None and not astray:
+                del self._drifting[level]
+                change = replace(before, change=Change.CLOSED, reason="back to normal")
+            else:
+                continue
+            name = Level(level // 2).name.lower()
+            found.append(Sighting(came.structure.path[0], name, level % 2, change))
+        return found
 
     def _step(self, came: Arrived) -> Step:
         s, n = came.structure, len(came.columns)
         peers = np.full(n, np.nan)
         if self._peers is not None:
             # Who sends decides whom to talk to: fan-out is a matter of upload.
-            peers[s.first_user : len(s.path)] = self._peers(s, came.end_time)
+            peers[s.first_user : len(s.path)] = self._peers_of(s, came.end_time, self._peers)
         excused = np.zeros(n, np.bool_)
         if self._scheduled is not None:
             margin = self._settings.event_margin_s
-            scheduled = self._scheduled(came.end_time, margin, margin)
-            excused = scheduled if scheduled.shape == excused.shape else excused
+            excused = self._scheduled(s, came.end_time, margin, margin)
         peak = self._peak if self._peak.shape == (n,) else np.full(n, np.nan)
         self._peak = np.full(n, np.nan)
         above = np.where(s.parent >= 0, s.parent, -1).astype(np.int64)
+        # Below these rungs one figure stands for all quantiles: nothing can be said against it.
+        trusted = came.rung <= Rung.ARCHETYPE
         return Step(
             series_id=came.columns,
             level=level_of_series(s),
             realised_bps=came.demand_bps.astype(np.float64),
             censored=came.censored,
-            forecast_bps=came.forecast_bps.astype(np.float64),
+            forecast_bps=np.where(trusted[:, None], came.forecast_bps, np.nan),
             quantile=came.quantile,
             parent=np.concatenate([above, np.where(above >= 0, above + len(s.path), -1)]),
             material_bps=self._material,
@@ -114,6 +144,14 @@ class AlarmWatch:
             excused=excused,
             peers=peers,
         )
+
+    def _peers_of(self, structure: Structure, now: float, ask: Peers) -> F64:
+        """The number of peers, asked for once a minute: it goes through all edges of the traffic graph."""
+        known_of, at, count = self._peers_known
+        if known_of is not structure or not 0 <= now - at < PEERS_EVERY_S:
+            count = ask(structure, now)
+            self._peers_known = (structure, now, count)
+        return count
 
     def _know(self, structure: Structure) -> None:
         """What is material to each pool: a share of what it may have at most, its parents' ceilings included."""
@@ -125,6 +163,16 @@ class AlarmWatch:
         self._ceiling = ceiling.reshape(-1)
         finite = np.where(np.isfinite(self._ceiling), self._ceiling, np.nan)
         self._material = self._settings.least_share * finite
+
+
+def _drift(came: Arrived, level: int, astray: list[Coverage]) -> Anomaly:
+    """That a level's band caught too little or too much of the last hour."""
+    aim = float(came.quantile[-1] - came.quantile[0])
+    share = float(np.mean([one.hour[-1] - one.hour[0] for one in astray]))
+    evidence = Evidence(share, aim - DRIFT, aim, aim + DRIFT, np.nan, np.nan, np.nan, 1)
+    direction = 1 if share > aim else -1
+    # No column has a number below zero.
+    return Anomaly(-1 - level, Kind.COVERAGE, Change.OPENED, direction, came.end_time, "minor", "", evidence)
 
 
 def detector_settings(settings: Alarms, step_s: float) -> AnomalySettings:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from forecasting.anomaly import Anomaly, Change, Evidence, Kind
@@ -16,6 +17,10 @@ from planner.snapshot import NotThere
 
 DIRECTION_NAMES: Final = ("up", "down")
 _HOUR_S: Final = 3600.0
+#: More changes than come between two writings of the state.
+_AHEAD: Final = 10_000
+#: Why what was open when a planner ended is closed.
+RESTARTED: Final = "the planner was restarted"
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,10 @@ class AlarmStream:
         self._settings = settings
         self._lock = threading.Lock()
         self._alarms: dict[int, Alarm] = {}
-        #: By series and whether it is fan-out: what is open.
-        self._open: dict[tuple[int, bool], int] = {}
-        #: By pool, direction, whether it is fan-out, and side: what closed last, and when.
-        self._closed: dict[tuple[str, str, bool, str], tuple[int, float]] = {}
+        #: By series and matter: what is open.
+        self._open: dict[tuple[int, str], int] = {}
+        #: By pool, level, direction, matter and side: what closed last, and when.
+        self._closed: dict[tuple[str, str, str, str, str], tuple[int, float]] = {}
         self._opened: dict[str, deque[float]] = {}
         self._last_id = 0
         self._sequence = 0
@@ -53,6 +58,53 @@ class AlarmStream:
         self._held_back = 0
         #: Alarms opened since the start, by kind.
         self.opened: Counter[str] = Counter()
+        #: Called when somebody acknowledged an alarm: what is answered is to outlive the planner.
+        self.written: Callable[[], None] = lambda: None
+
+    @property
+    def sequence(self) -> int:
+        """Grows with every change of any alarm."""
+        return self._sequence
+
+    def state(self) -> bytes:
+        """The alarms, for ``restore`` after a restart."""
+        with self._lock:
+            kept = {
+                "last_id": self._last_id,
+                "sequence": self._sequence,
+                "forgotten": self._forgotten,
+                "alarms": [asdict(alarm) for alarm in self._alarms.values()],
+            }
+        return json.dumps(kept).encode()
+
+    def restore(self, body: bytes, now: float) -> None:
+        """Go on with the alarms of a predecessor.
+
+        Nobody watched what was open since, nor whether it is over: it is closed, and what is seen
+        again soon opens it again, acknowledged if it was.
+
+        Raises
+        ------
+        ValueError : when the bytes are no state of a stream; nothing changes.
+        """
+        try:
+            kept = json.loads(body)
+            alarms = [Alarm(**{**one, "evidence": Evidence(**one["evidence"])}) for one in kept["alarms"]]
+            last_id, sequence, forgotten = (int(kept[name]) for name in ("last_id", "sequence", "forgotten"))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"bytes are no alarms: {error!r}") from None
+        with self._lock:
+            # Later than anything told since this was written down.
+            self._last_id, self._sequence, self._forgotten = last_id, sequence + _AHEAD, forgotten
+            self._alarms = {alarm.id: alarm for alarm in alarms}
+            for alarm in alarms:
+                if alarm.closed is None:
+                    self._put(replace(alarm, closed=now, reason=RESTARTED), now)
+                    matter = _matter(Kind(alarm.kind))
+                    self._closed[alarm.pool, alarm.level, alarm.direction, matter, alarm.side] = (
+                        alarm.id,
+                        now,
+                    )
 
     def take(self, now: float, sightings: Iterable[Sighting]) -> None:
         """Take in what one step brought."""
@@ -103,13 +155,16 @@ class AlarmStream:
                 raise NotThere(f"alarmID must be the id of an alarm that is kept, got {alarm_id}")
             if alarm.acknowledged is None:
                 alarm = self._put(replace(alarm, acknowledged=now))
-            return alarm
+        self.written()
+        return alarm
 
     def _open_one(self, now: float, sighting: Sighting) -> None:
         anomaly, direction = sighting.anomaly, DIRECTION_NAMES[sighting.direction]
-        fan_out = anomaly.kind is Kind.FAN_OUT
+        matter = _matter(anomaly.kind)
         side = "above" if anomaly.direction > 0 else "below"
-        before, closed = self._closed.get((sighting.pool, direction, fan_out, side), (0, -math.inf))
+        before, closed = self._closed.get(
+            (sighting.pool, sighting.level, direction, matter, side), (0, -math.inf)
+        )
         again = self._alarms.get(before) if 0 <= now - closed <= self._settings.reopen_s else None
         if again is None:
             recent = self._opened.setdefault(sighting.pool, deque())
@@ -140,12 +195,12 @@ class AlarmStream:
             text=sentence(sighting),
             evidence=anomaly.evidence,
         )
-        self._open[anomaly.series_id, fan_out] = alarm.id
+        self._open[anomaly.series_id, matter] = alarm.id
         self._put(alarm, now)
 
     def _change_one(self, now: float, sighting: Sighting) -> None:
         anomaly = sighting.anomaly
-        key = (anomaly.series_id, anomaly.kind is Kind.FAN_OUT)
+        key = (anomaly.series_id, _matter(anomaly.kind))
         alarm = self._alarms.get(self._open.get(key, 0))
         if alarm is None:
             # Held back when it was opened, or forgotten.
@@ -165,7 +220,7 @@ class AlarmStream:
             )
             return
         del self._open[key]
-        self._closed[alarm.pool, alarm.direction, key[1], alarm.side] = (alarm.id, now)
+        self._closed[alarm.pool, alarm.level, alarm.direction, key[1], alarm.side] = (alarm.id, now)
         self._put(replace(alarm, closed=now, reason=anomaly.reason), now)
 
     def _put(self, alarm: Alarm, now: float | None = None) -> Alarm:
@@ -197,6 +252,11 @@ def _within(path: str, pool: str | None) -> bool:
     return pool is None or path == pool or path.startswith(f"{pool}/")
 
 
+def _matter(kind: Kind) -> str:
+    """Spikes, shifts and silences of a pool are one matter, and turn into one another."""
+    return kind.value if kind in (Kind.FAN_OUT, Kind.COVERAGE) else "rate"
+
+
 def sentence(sighting: Sighting) -> str:
     """What an operator is told: who, what came, what was expected, how sure."""
     anomaly, evidence = sighting.anomaly, sighting.anomaly.evidence
@@ -205,6 +265,11 @@ def sentence(sighting: Sighting) -> str:
         return (
             f"{sighting.pool} talks to {evidence.realised:.0f} peers; usually to {evidence.middle:.0f}; "
             f"{_chance(evidence)}"
+        )
+    if anomaly.kind is Kind.COVERAGE:
+        return (
+            f"forecast coverage of level {sighting.level} {DIRECTION_NAMES[sighting.direction]} drifted: "
+            f"{100 * evidence.realised:.0f} % of the last hour lay within the {100 * evidence.middle:.0f} % band"
         )
     came = f"{_mbps(evidence.realised)} Mbit/s"
     band = f"{_mbps(evidence.low)} to {_mbps(evidence.high)} Mbit/s were expected"

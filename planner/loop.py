@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from forecasting.forecast import Forecast
 from forecasting.forecaster import Forecaster
+from planner.alarm_watch import AlarmWatch, peers_of
 from planner.config import Config
 from planner.decision import Decision, compile_ahead, decide
 from planner.fleet import Fleet
@@ -73,6 +74,10 @@ class Planner:
         self.meter_ids = MeterIds()
         self.history = DemandHistory(config.forecasting, len(config.users) + 1000, load)
         self.prediction = Prediction(config, self.history, executor, trainer)
+        self.alarm_watch = AlarmWatch(
+            config.alarms, self.prediction.settings.step_s, self._peers, self.prediction.announced
+        )
+        self.prediction.listeners.append(self.alarm_watch.arrived)
         self.tally = Tally(config)
         self.record = GroupRecord()
         self.structure: Structure | None = None
@@ -170,6 +175,7 @@ class Planner:
         if not 0 < interval <= 4 * self.config.allocation.tick_s:
             interval = self.config.allocation.tick_s
         self.history.add(now, self._columns, observed.offered_bps, observed.censored, interval)
+        self.alarm_watch.polled(self._columns, observed.offered_bps)
         # What cannot be stored is lost to a successor, and no reason to stop planning.
         self._attempt("store", lambda now: self._store(now, observed, interval), now)
         self._attempt("recall", self.history.recall, now)
@@ -297,6 +303,9 @@ class Planner:
             switches=self.fleet.views(),
             plan=self._plan,
         )
+
+    def _peers(self, structure: Structure, now: float) -> F64:
+        return peers_of(self.grouping.graph.view(now), structure.users)
 
     def group_history(self, group_id: str, since: float) -> dict[str, Any]:
         """A group's recent past; see ``Operations.group_history``."""

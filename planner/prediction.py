@@ -6,21 +6,24 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.forecast import Forecast
+from forecasting.contest import Change
+from forecasting.coverage import Coverage
+from forecasting.forecast import Forecast, Rung
 from forecasting.forecaster import Forecaster
 from forecasting.history import History
+from forecasting.segments import class_of, level_of
 from forecasting.settings import ForecastSettings
 from planner.config import Config
 from planner.history import DemandHistory
 from planner.issued import IssuedForecasts
 from planner.retraining import Retraining
-from planner.snapshot import NotThere, PoolForecast
+from planner.snapshot import ForecastQuality, Level, NotThere, PoolForecast
 from planner.structure import Structure
 
 LOG = logging.getLogger("tidegate.planner")
@@ -41,6 +44,8 @@ class Standing:
     forecast: Forecast
     #: Which model in turn made it.
     generation: int
+    #: How often what came lay below each quantile, by level and horizon, as it stood then.
+    coverage: tuple[Coverage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,17 @@ class Arrived:
     quantile: F64
     #: shape (2 x n_pools, K), as issued: calibrated and adjusted.
     forecast_bps: F32
+    #: shape (2 x n_pools,): the ``forecasting.forecast.Rung`` that made it; the last where nothing was.
+    rung: npt.NDArray[np.uint8]
+    #: As it stood after the step, by level and horizon.
+    coverage: tuple[Coverage, ...] = ()
 
 
 #: Changes a forecast before anybody sees it: given (structure, forecast, now).
 Adjustment = Callable[[Structure, Forecast, float], Forecast]
 Listener = Callable[[Arrived], None]
+#: Tells which series have a scheduled event on, shape (2 x n_pools,): given (structure, now, lead_s, tail_s).
+Scheduled = Callable[[Structure, float, float, float], Bool]
 
 
 class Prediction:
@@ -83,6 +94,8 @@ class Prediction:
         self.issued = IssuedForecasts(self.settings.step_s)
         self.adjustments: list[Adjustment] = []
         self.listeners: list[Listener] = []
+        #: Who knows what is announced; None: nobody.
+        self.scheduled: Scheduled | None = None
         #: Swapped by reference: readers take it without the lock.
         self.standing: Standing | None = None
         #: Forecasts whose shortest horizon has not come yet.
@@ -124,8 +137,10 @@ class Prediction:
 
     def _renewed(self, now: float, structure: Structure, columns: I64, grant_bps: F64) -> Standing:
         history = self.history.recent(structure, columns, now, self.forecaster.steps_wanted)
-        self.forecaster.observe(history)
-        self._tell(structure, history)
+        for change in self.forecaster.observe(self._without_events(structure, history)):
+            LOG.info("forecast: %s", _told(change, self.settings))
+        coverage = self.forecaster.coverage()
+        self._tell(structure, history, coverage)
         self.models.review(now)
         last_plan = grant_bps.reshape(-1)
         forecast = self.forecaster.forecast(history, last_plan)
@@ -134,7 +149,7 @@ class Prediction:
         for adjust in self.adjustments:
             forecast = self._joined(adjust, structure, forecast, now) or forecast
         self.issued.add(structure.series, columns, history, forecast)
-        self.standing = Standing(structure, columns, forecast, self.models.generation)
+        self.standing = Standing(structure, columns, forecast, self.models.generation, coverage)
         if not self._awaited or self._awaited[-1].forecast.end_time < forecast.end_time:
             self._awaited.append(self.standing)
         else:
@@ -142,7 +157,22 @@ class Prediction:
             self._awaited[-1] = self.standing
         return self.standing
 
-    def _tell(self, structure: Structure, history: History) -> None:
+    def _without_events(self, structure: Structure, history: History) -> History:
+        """The history to learn from: what an event did is no fault of the forecast without it.
+
+        Its effects are learnt elsewhere; calibration and the contest would take them for errors.
+        """
+        # A tail of one step: the event was on during a part of the step that ended now.
+        active = self.announced(structure, history.end_time, 0.0, history.step_s)
+        return replace(history, censored=history.censored | active) if active.any() else history
+
+    def announced(self, structure: Structure, now: float, lead_s: float, tail_s: float) -> Bool:
+        """Which series have a scheduled event on, shape (2 x n_pools,); none where nobody knows of any."""
+        asked = (structure, now, lead_s, tail_s)
+        active = None if self.scheduled is None else self._joined(self.scheduled, *asked)
+        return np.zeros(2 * len(structure.path), np.bool_) if active is None else active
+
+    def _tell(self, structure: Structure, history: History, coverage: tuple[Coverage, ...]) -> None:
         """Let those who listen know what came of the step that was completed."""
         if not self.listeners or not history.n_steps:
             return
@@ -153,7 +183,7 @@ class Prediction:
             return
         arrived = Arrived(
             structure, history.series_id, history.end_time, history.demand_bps[-1], history.censored[-1],
-            made.forecast.quantile, _rows_of(made, history.series_id),
+            made.forecast.quantile, *_rows_of(made, history.series_id), coverage,
         )  # fmt: skip
         for listener in self.listeners:
             self._joined(listener, arrived)
@@ -196,6 +226,21 @@ class Prediction:
                 self.issued.history(s.series[row], 0, since),
                 self.issued.history(s.series[row], 1, since),
             ),
+            coverage=_coverage_of(standing, row),
+        )
+
+    def quality(self) -> ForecastQuality:
+        """How good forecasts have been, by level and by segment. Hold the planner's lock."""
+        own, standing = self.forecaster, self.standing
+        return ForecastQuality(
+            end_time=np.nan if standing is None else standing.forecast.end_time,
+            horizon_s=np.asarray(self.settings.horizons_s, np.float64),
+            quantile=np.asarray(self.settings.quantiles, np.float64),
+            coverage=own.coverage(),
+            champion=own.record.contest.champion.copy(),
+            loss=own.record.contest.scores(),
+            changes=tuple(own.record.contest.changes),
+            live_score=own.live_score(),
         )
 
 
@@ -211,16 +256,45 @@ def _row_of(paths: tuple[str, ...], pool: str) -> int:
     return found[0]
 
 
-def _rows_of(made: Standing, columns: I64) -> F32:
-    """The shortest horizon's quantiles by other columns, shape (n, K); NaN for series without."""
-    forecast_bps = made.forecast.demand_bps[:, 0]
+def _coverage_of(standing: Standing, row: int) -> F64 | None:
+    """Share of the last day's truths below each quantile, of the pool's level, shape (2, H, K); None: not known."""
+    forecast = standing.forecast
+    place = {horizon_s: at for at, horizon_s in enumerate(forecast.horizon_s.tolist())}
+    found = np.full((2, len(place), len(forecast.quantile)), np.nan)
+    level = 2 * int(standing.structure.level[row])
+    for one in standing.coverage:
+        if one.level in (level, level + 1) and one.horizon_s in place:
+            found[one.level - level, place[one.horizon_s]] = one.day
+    return None if np.isnan(found).all() else found
+
+
+def _told(change: Change, settings: ForecastSettings) -> str:
+    return (
+        f"{segment_name(change.segment)} {settings.horizons_s[change.horizon]:g} s ahead: "
+        f"{change.before.name.lower()} -> {change.after.name.lower()} "
+        f"(loss {change.before_loss:.4g} -> {change.after_loss:.4g})"
+    )
+
+
+def segment_name(segment: int) -> str:
+    """What people call a segment: its level, direction and kind of traffic."""
+    level, direction = divmod(level_of(segment), 2)
+    return f"{Level(level).name.lower()} {('up', 'down')[direction]} {class_of(segment)}"
+
+
+def _rows_of(made: Standing, columns: I64) -> tuple[F32, npt.NDArray[np.uint8]]:
+    """The shortest horizon by other columns: quantiles of shape (n, K), NaN for series without, and rungs."""
+    forecast_bps, rung = made.forecast.demand_bps[:, 0], made.forecast.rung
     if np.array_equal(made.columns, columns):
-        return forecast_bps
+        return forecast_bps, rung
     order = np.argsort(made.columns)
     place = np.minimum(np.searchsorted(made.columns, columns, sorter=order), len(order) - 1)
     row = order[place]
     known = made.columns[row] == columns
-    return np.where(known[:, None], forecast_bps[row], np.float32(np.nan))
+    return (
+        np.where(known[:, None], forecast_bps[row], np.float32(np.nan)),
+        np.where(known, rung[row], np.uint8(Rung.LAST_PLAN)),
+    )
 
 
 def forecast_settings(config: Config) -> ForecastSettings:

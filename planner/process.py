@@ -14,6 +14,7 @@ from typing import Any, Final
 from starlette.types import ASGIApp
 
 from forecasting.models import ModelFailed
+from planner.alarms import AlarmStream
 from planner.archetypes import ArchetypeKeeper
 from planner.cluster import training_workers
 from planner.config import Config
@@ -25,7 +26,7 @@ from planner.memory import Memory
 from planner.policy import Override
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
-from planner.snapshot import PoolForecast, Refused, Snapshot, UnknownGroup
+from planner.snapshot import ForecastQuality, PoolForecast, Refused, Snapshot, UnknownGroup
 from planner.workers import worker_pool
 from telemetry.keys import KEY_VARIABLE, StoreKey, create_key_file, load_key
 from telemetry.rows import SampleRows
@@ -42,6 +43,7 @@ _CALIBRATION_EVERY_S: Final = 300.0
 _EVENTS_EVERY_S: Final = 60.0
 _MEMORY, _FORECASTER, _MODELS, _EVENTS = "planner", "forecaster", "models", "events"
 _ARCHETYPES: Final = "archetypes"
+_ALARMS: Final = "alarms"
 
 
 class PlannerProcess:
@@ -80,6 +82,8 @@ class PlannerProcess:
         )
         self._archetypes.join()
         self._archetypes_revision = 0
+        self._alarms_sequence = 0
+        self.alarms.written = self._alarms_written
         self._board = PlanBoard()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -164,7 +168,7 @@ class PlannerProcess:
                 events = self._events_state()
                 if events != self._events_remembered:
                     self._events_remembered = models[_EVENTS] = events
-            models |= self._archetypes_to_store()
+            models |= self._archetypes_to_store() | self._alarms_to_store()
             for name, body in models.items():
                 self._writer.put_state(name, body, now)
 
@@ -204,6 +208,12 @@ class PlannerProcess:
                 self._archetypes.restore(archetypes)
             except ModelFailed as error:
                 LOG.warning("archetypes of an earlier planner not restored: %s", error)
+        alarms = self._store.get_state(_ALARMS)
+        if alarms is not None:
+            try:
+                self.alarms.restore(alarms, time.time())
+            except ValueError as error:
+                LOG.error("alarms of an earlier planner not restored: %s", error)
 
     # What northbound asks; from other threads.
 
@@ -305,6 +315,22 @@ class PlannerProcess:
         body = self._archetypes.state()
         return {} if body is None else {_ARCHETYPES: body}
 
+    @property
+    def alarms(self) -> AlarmStream:
+        """See ``Operations``."""
+        return self.planner.alarm_watch.stream
+
+    def _alarms_to_store(self) -> dict[str, bytes]:
+        sequence = self.alarms.sequence
+        if sequence == self._alarms_sequence:
+            return {}
+        self._alarms_sequence = sequence
+        return {_ALARMS: self.alarms.state()}
+
+    def _alarms_written(self) -> None:
+        with self._memory_lock:
+            self._write_through(self._alarms_to_store())
+
     def _archetypes_written(self) -> None:
         with self._memory_lock:
             self._write_through(self._archetypes_to_store())
@@ -318,6 +344,11 @@ class PlannerProcess:
         with self._memory_lock:
             self._events_remembered = self._events_state()
             self._write_through({_EVENTS: self._events_remembered})
+
+    def forecast_quality(self) -> ForecastQuality:
+        """See ``Operations``."""
+        with self.planner.lock:
+            return self.planner.prediction.quality()
 
     def pool_forecast(self, pool: str, since: float) -> PoolForecast:
         """See ``Operations``."""

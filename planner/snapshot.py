@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.contest import Change
+from forecasting.coverage import Coverage
 from forecasting.population import ArchetypeView
 from planner.alarm_views import AlarmOperations
 from planner.events.views import EventOperations
@@ -132,8 +134,30 @@ class PoolForecast:
     #: ``forecasting.forecast.Rung`` of each direction.
     rung: tuple[int, int]
     issued: tuple[IssuedHistory, IssuedHistory]
-    #: Share of recent samples of the pool's level that lay below each quantile, shape (2, H, K); None: not known.
+    #: Share of the last day's samples of the pool's level that lay below each quantile, shape (2, H, K);
+    #: None: not known.
     coverage: F64 | None = None
+
+
+@dataclass(frozen=True)
+class ForecastQuality:
+    """How good forecasts have been, by level (2 x level + direction) and by ``forecasting.segments``."""
+
+    #: Epoch seconds of the forecast in force; NaN before the first.
+    end_time: float
+    #: shape (H,)
+    horizon_s: F64
+    #: shape (K,)
+    quantile: F64
+    coverage: tuple[Coverage, ...]
+    #: shape (G, H), a ``forecasting.contest.Contestant`` each.
+    champion: npt.NDArray[np.uint8]
+    #: shape (G, H, C): mean pinball loss of each contestant over the series' level; NaN without evidence.
+    loss: F64
+    #: Oldest first.
+    changes: tuple[Change, ...]
+    #: Mean pinball loss of the model and of persistence; None without enough evidence.
+    live_score: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -242,7 +266,10 @@ class Operations(Protocol):
         """Put an earlier model to use and hold it; gives ``models``. Raises NotThere, Refused."""
 
     def release_model(self) -> dict[str, Any]:
-        """Let newer models be promoted again; gives ``models``. Raises Refused if none is held."""
+        """Let newer models be promoted again; gives ``models``."""
+
+    def forecast_quality(self) -> ForecastQuality:
+        """How good forecasts have been."""
 
     def pool_forecast(self, pool: str, since: float) -> PoolForecast:
         """What is forecast of one pool, and what was since then.

@@ -85,6 +85,7 @@ class EventUplift:
         """Take part in the planner's forecasts from now on."""
         prediction.adjustments.append(self.adjust)
         prediction.listeners.append(self.arrived)
+        prediction.scheduled = self.scheduled
 
     def adjust(self, structure: Structure, forecast: Forecast, _now: float) -> Forecast:
         """The forecast with the events that act on it; the same object where none does."""

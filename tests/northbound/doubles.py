@@ -9,11 +9,15 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from allocation.allocate import Bound
+from forecasting import contest
 from forecasting.anomaly import Anomaly, Change, Evidence, Kind
+from forecasting.contest import Contestant
+from forecasting.coverage import Coverage
 from forecasting.event import Event
 from forecasting.features import FeatureSpec
 from forecasting.forecast import Rung
 from forecasting.population import ArchetypeView
+from forecasting.segments import N_CLASSES
 from forecasting.training import TrainedModel, Verdict
 from planner.alarms import AlarmStream, Sighting
 from planner.config_alarms import Alarms
@@ -24,6 +28,7 @@ from planner.model_versions import ModelVersions, Outcome
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
 from planner.snapshot import (
     ArchetypeMember,
+    ForecastQuality,
     GroupView,
     Health,
     Level,
@@ -210,6 +215,27 @@ class FakeArchetypes:
         raise NotThere(f"archetypeID must be the id of an archetype, got {archetype_id}")
 
 
+def make_quality() -> ForecastQuality:
+    """Users are forecast by the model and drift at one horizon; regions' bursts by persistence since a minute."""
+    burst = 2 * Level.REGION * N_CLASSES + 1
+    loss = np.full((7 * N_CLASSES, 2, 3), NAN)
+    loss[6 * N_CLASSES, 0] = (0.1, 0.2, 0.3)
+    loss[burst, 1] = (0.5, 0.4, 0.45)
+    champion = np.zeros(loss.shape[:2], np.uint8)
+    champion[burst, 1] = Contestant.PERSISTENCE
+    unknown = np.full(3, NAN)
+    return ForecastQuality(
+        NOW, np.array([60.0, 120.0]), np.array([0.1, 0.5, 0.9]),
+        (
+            Coverage(6, 60.0, np.array([0.1, 0.5, 0.9]), np.array([0.12, 0.5, 0.88]), 5000, False),
+            Coverage(7, 120.0, np.array([0.3, 0.5, 0.8]), unknown, 40, True),
+        ),
+        champion, loss,
+        (contest.Change(NOW - 60, burst, 1, Contestant.MODEL, Contestant.PERSISTENCE, 0.5, 0.4),),
+        (0.3, 0.4),
+    )  # fmt: skip
+
+
 def make_alarms() -> AlarmStream:
     """Two alarms: anna's spike is open, the region's silence is over."""
 
@@ -217,7 +243,9 @@ def make_alarms() -> AlarmStream:
         below = kind is Kind.SILENCE
         evidence = Evidence(0.0 if below else 18e6, 1e6, 2e6, 5e6, 1e-9, NAN, 1e-7, 3)
         sign = -1 if below else 1
-        return Sighting(pool, level, 0, Anomaly(number, kind, change, sign, NOW - 180, "major", reason, evidence))
+        return Sighting(
+            pool, level, 0, Anomaly(number, kind, change, sign, NOW - 180, "major", reason, evidence)
+        )
 
     stream = AlarmStream(Alarms())
     west = ("global/west", "region", 1, Kind.SILENCE)
@@ -258,6 +286,9 @@ class FakeOperations:
         if not make_forecast(since).path.endswith(pool):
             raise NotThere(f"pool must be a path of the tree or the end of one, got {pool!r}")
         return make_forecast(since)
+
+    def forecast_quality(self) -> ForecastQuality:
+        return make_quality()
 
     def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
         if any(group.id == group_id for group in self.snapshot.groups):

@@ -370,6 +370,9 @@ def test_openapi_documents_every_route(app: FastAPI, ask: Ask):
     }
     expected |= {"/metrics/global", "/plan", "/switches", "/summary", "/events", "/events/{eventID}"}
     expected |= {
+        "/alarms",
+        "/alarms/{alarmID}/acknowledge",
+        "/forecasts",
         "/forecasts/{pool}",
         "/models",
         "/models/{version}",

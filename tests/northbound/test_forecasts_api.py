@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from northbound.api import create_app
 from northbound.cli import app as commands
 from northbound.forecast_plot import figure
-from northbound.forecasts_api import PoolForecastAnswer, answer_of
+from northbound.forecasts_api import ForecastQualityAnswer, PoolForecastAnswer, answer_of
 from northbound.server import listen
 from tests.northbound.conftest import Ask
 from tests.northbound.doubles import NOW, TOKEN, FakeOperations, make_forecast
@@ -84,6 +84,33 @@ def test_steps_written_between_the_two_readings_are_left_out():
     answer = answer_of(type(found)(**{**vars(found), "issued": (up, down.at(np.arange(1, 5)))}))
     lengths = {len(answer["issued"]["time"]), *(len(one) for one in answer["issued"]["demand_bps"].values())}
     assert lengths == {4}
+
+
+# How good they are.
+
+
+def test_quality_is_by_level_and_horizon(ask: Ask):
+    """Coverage stands beside its aim; what is not known is null; one level drifts."""
+    answer = ForecastQualityAnswer.model_validate(ask("GET", "/forecasts").json())
+    assert (answer.time, answer.quantile) == (NOW, [0.1, 0.5, 0.9])
+    calm, astray = answer.coverage
+    assert (calm.level, calm.direction, calm.horizon_s, calm.drifting) == ("user", "up", 60, False)
+    assert (calm.hour, calm.day, calm.n_day) == ([0.1, 0.5, 0.9], [0.12, 0.5, 0.88], 5000)
+    assert (astray.direction, astray.day, astray.drifting) == ("down", [None] * 3, True)
+    assert answer.live_score is not None
+    assert (answer.live_score.model, answer.live_score.persistence) == (0.3, 0.4)
+
+
+def test_champions_are_told_by_segment_with_what_changed(ask: Ask):
+    """Only segments that something is known of, by the names of their level and traffic."""
+    answer = ask("GET", "/forecasts").json()
+    assert [(row["level"], row["horizon_s"], row["champion"]) for row in answer["champions"]] == [
+        ("region", 120, "persistence"),
+        ("user", 60, "model"),
+    ]
+    (change,) = answer["changes"]
+    assert (change["level"], change["before"], change["after"]) == ("region", "model", "persistence")
+    assert change["traffic"] == answer["champions"][0]["traffic"]
 
 
 # The picture.
@@ -221,3 +248,21 @@ def test_unknown_pool_is_one_line(url: str):
     result = run("zoe", "--url", url)
     assert result.exit_code == 1
     assert "pool must be a path of the tree" in result.stderr
+
+
+def test_command_without_a_pool_shows_how_good_forecasts_are(url: str):
+    """The band's share beside its aim, who forecasts, and the score."""
+    result = run("--url", url)
+    assert result.exit_code == 0, result.stderr
+    assert "within the 80 % band" in result.stdout
+    assert "drifting" in result.stdout
+    assert "model 0.3, persistence 0.4, 75 % of it" in result.stdout
+    assert "2 min ahead: model -> persistence" in result.stdout
+    assert json.loads(run("--url", url, "--json").stdout)["live_score"]["model"] == 0.3
+
+
+def test_plot_needs_a_pool(url: str, tmp_path: Path):
+    """There is no picture of all."""
+    result = run("--url", url, "--plot", str(tmp_path / "a.png"))
+    assert result.exit_code == 2
+    assert "--plot needs a POOL" in result.stderr

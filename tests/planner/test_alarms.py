@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from forecasting.anomaly import Anomaly, Change, Evidence, Kind
+from forecasting.coverage import Coverage
+from forecasting.event import Event
+from forecasting.forecast import Rung
 from planner.alarm_watch import AlarmWatch, detector_settings, peers_of
-from planner.alarms import AlarmStream, Sighting
+from planner.alarms import RESTARTED, AlarmStream, Sighting
 from planner.config_alarms import Alarms
+from planner.events.uplift import EventUplift
 from planner.prediction import Arrived
 from planner.snapshot import Level, NotThere
 from planner.structure import Structure
-from tests.planner.networks import PLACES, small, structure_of
+from tests.planner.networks import PLACES, START, Running, small, structure_of
 from topology.traffic import TrafficGraph
 
 NOW = 1e9
@@ -106,7 +110,10 @@ def test_only_the_newest_are_kept_and_open_ones_longest() -> None:
         stream.take(NOW, [seen(replace(SPIKE, series_id=n), f"global/p{n}")])
         stream.take(NOW, [seen(replace(CLOSED, series_id=n), f"global/p{n}")])
     view = stream.view(1)
-    assert (next(alarm.pool for alarm in stream.view().alarms), len(stream.view().alarms)) == ("global/old", 3)
+    assert (next(alarm.pool for alarm in stream.view().alarms), len(stream.view().alarms)) == (
+        "global/old",
+        3,
+    )
     assert not view.complete
     assert stream.view(view.sequence).complete
 
@@ -154,6 +161,8 @@ class Watched:
         self.watch = AlarmWatch(settings, 60.0, **more)  # type: ignore[arg-type]
         self.rng = np.random.default_rng(0)
         self.now = NOW
+        self.rung = Rung.MODEL
+        self.coverage: tuple[Coverage, ...] = ()
         for _ in range(100):
             self.step({})
 
@@ -177,6 +186,7 @@ class Watched:
             Arrived(
                 s, self.columns, self.now, np.tile(rate, 2).astype(np.float32),
                 np.zeros(2 * n, np.bool_), QUANTILE, np.tile(band, (2, 1)),
+                np.full(2 * n, self.rung, np.uint8), self.coverage,
             )
         )  # fmt: skip
 
@@ -217,9 +227,9 @@ def test_a_short_burst_at_the_ceiling_is_a_speed_test() -> None:
 def test_a_scheduled_event_is_asked_for() -> None:
     """What the calendar explains is no alarm; nothing is watched where nothing is wanted."""
 
-    def scheduled(now: float, lead_s: float, tail_s: float) -> np.ndarray:
+    def scheduled(structure: Structure, now: float, lead_s: float, tail_s: float) -> np.ndarray:
         assert lead_s == tail_s == 600
-        return np.full(2 * len(structure_of(small()).path), now > NOW + 6000)
+        return np.full(2 * len(structure.path), now > NOW + 6000)
 
     for watched in (Watched(Alarms(), scheduled=scheduled), Watched(Alarms(enabled=False))):
         for _ in range(10):
@@ -255,3 +265,111 @@ def test_steps_of_any_length_make_settings() -> None:
     assert detector_settings(Alarms(), 5.0).shift_steps == 60
     assert detector_settings(Alarms(), 900.0).normal_steps == 4
     assert set(PLACES) == set(structure_of(small()).users)
+
+
+def test_a_forecast_that_is_one_figure_is_not_held_against_anybody() -> None:
+    """Auto-bandwidth and the last plan say nothing of how likely a rate is."""
+    watched = Watched(Alarms())
+    watched.rung = Rung.AUTO_BANDWIDTH
+    for _ in range(3):
+        watched.step({anna_of(watched.structure): 13e6})
+    assert watched.watch.stream.view().alarms == ()
+
+
+def covered(drifting: bool, share: float = 0.5) -> tuple[Coverage, ...]:
+    """Users' upload at two horizons."""
+    hour = 0.1 + share * np.linspace(0, 1, len(QUANTILE))
+    return tuple(Coverage(6, horizon_s, hour, hour, 9999, drifting) for horizon_s in (60.0, 300.0))
+
+
+def test_a_level_whose_coverage_drifts_is_an_alarm() -> None:
+    """One alarm a level while it lasts, with the share that came and the one that was aimed at."""
+    watched = Watched(Alarms())
+    for drifting in (True, True, True):
+        watched.coverage = covered(drifting)
+        watched.step({})
+    (alarm,) = watched.watch.stream.view().alarms
+    assert (alarm.kind, alarm.pool, alarm.level, alarm.side) == ("coverage", "global", "user", "below")
+    assert alarm.text == (
+        "forecast coverage of level user up drifted: 50 % of the last hour lay within the 88 % band"
+    )
+    watched.coverage = covered(drifting=False)
+    watched.step({})
+    (alarm,) = watched.watch.stream.view().alarms
+    assert alarm.reason == "back to normal"
+
+
+def test_levels_that_drift_together_are_alarms_of_their_own() -> None:
+    """Their pool is the same, and they are not one that flaps."""
+    watched = Watched(Alarms())
+    watched.coverage = covered(True) + tuple(replace(one, level=7) for one in covered(True))
+    watched.step({})
+    watched.coverage = covered(False) + tuple(replace(one, level=7) for one in covered(False))
+    watched.step({})
+    watched.coverage = covered(True)
+    watched.step({})
+    found = watched.watch.stream.view().alarms
+    assert {(alarm.direction, alarm.times) for alarm in found} == {("up", 2), ("down", 1)}
+
+
+def test_alarms_outlive_a_restart() -> None:
+    """What was open is closed, since nobody watched; what was acknowledged is so when it is seen again."""
+    before = AlarmStream(Alarms())
+    before.take(NOW, [seen(), seen(replace(SPIKE, series_id=8), "global/west")])
+    before.take(NOW, [seen(replace(CLOSED, series_id=8), "global/west")])
+    before.acknowledge(1, NOW + 5)
+    after = AlarmStream(Alarms())
+    after.restore(before.state(), NOW + 60)
+    (changed,) = after.view(before.sequence).alarms
+    assert (changed.id, changed.closed, changed.reason) == (1, NOW + 60, RESTARTED)
+    assert [alarm.pool for alarm in after.view().alarms] == ["global/west", "global/west/g1/anna"]
+    after.take(
+        NOW + 120, [seen(replace(SPIKE, series_id=55)), seen(replace(SPIKE, series_id=56), "global/east")]
+    )
+    again, new = after.view(changed.sequence).alarms
+    assert (again.id, again.closed, again.acknowledged, again.times) == (1, None, NOW + 5, 2)
+    assert new.id == 3
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"last_id": 1, "sequence": 1, "forgotten": 0, "alarms": [{}]}']
+)
+def test_a_damaged_state_is_refused(body: bytes) -> None:
+    """And what is there stays."""
+    stream = AlarmStream(Alarms())
+    stream.take(NOW, [seen()])
+    with pytest.raises(ValueError, match="bytes are no alarms"):
+        stream.restore(body, NOW)
+    assert len(stream.view().alarms) == 1
+
+
+def spiked(*events: Event) -> AlarmStream:
+    """What a planner's stream holds when ben, after steady minutes, sends ten times as much for a minute."""
+    minutes = {"forecasting": {"step_s": 60, "horizons_s": [60], "min_history_steps": 8}}
+    running = Running(small(**minutes, allocation={"tick_s": 60}, polling={"interval_s": 60}))
+    known = running.planner.prediction.settings
+    uplift = EventUplift(known.step_s, known.horizons_s, known.max_rate_bps)
+    uplift.join(running.planner.prediction)
+    uplift.calendar = events
+    running.connect()
+    rng = np.random.default_rng(1)
+    for _ in range(120):
+        running.offered = {user: 1e6 * float(rng.uniform(0.9, 1.1)) for user in PLACES}
+        running.tick(60.0)
+    running.offered["ben"] = 9e6
+    running.tick(60.0, 3)
+    return running.planner.alarm_watch.stream
+
+
+def test_a_spike_of_polls_becomes_an_alarm() -> None:
+    """From the seam to the stream, with nothing in between made up."""
+    found = spiked().view().alarms
+    assert {(alarm.pool.rpartition("/")[2], alarm.kind, alarm.side) for alarm in found} == {
+        ("ben", "spike", "above")
+    }
+
+
+def test_a_spike_of_a_scheduled_event_is_none() -> None:
+    """The calendar said that something would come."""
+    event = Event("final", "match", START + 115 * 60, START + 240 * 60, (), None, "file", "")
+    assert spiked(event).view().alarms == ()

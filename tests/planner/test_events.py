@@ -63,7 +63,14 @@ class World:
         empty = np.full((n, 3), np.nan, np.float32)
         self.uplift.arrived(
             Arrived(
-                self.structure, np.arange(n), self.now, demand, np.full(n, self.censored), QUANTILES, empty
+                self.structure,
+                np.arange(n),
+                self.now,
+                demand,
+                np.full(n, self.censored),
+                QUANTILES,
+                empty,
+                np.full(n, self.rung, np.uint8),
             )
         )
         return self.uplift.adjust(self.structure, forecast_of(self.structure, self.now, self.rung), self.now)

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forecasting.forecast import Forecast
+from forecasting.contest import Change, Contestant
+from forecasting.coverage import Coverage
+from forecasting.forecast import Forecast, Rung
+from forecasting.history import History
+from forecasting.segments import N_CLASSES, class_of
 from planner.prediction import Arrived
 from planner.snapshot import NotThere
 from planner.structure import Structure
@@ -177,3 +181,86 @@ def test_who_joins_and_fails_costs_only_itself(running: Running):
     prediction.listeners.clear()
     running.tick()
     assert running.planner.snapshot.plan.version == before + 2
+
+
+# What is learnt.
+
+
+def test_event_steps_are_not_learnt_from(running: Running, monkeypatch: pytest.MonkeyPatch):
+    """Series with an event on are censored for calibration and contest, and for nobody else."""
+    prediction, seen = running.planner.prediction, []
+    heard: list[Arrived] = []
+
+    def observe(history: History) -> tuple[Change, ...]:
+        seen.append(history)
+        return ()
+
+    def scheduled(structure: Structure, now: float, lead_s: float, tail_s: float) -> np.ndarray:
+        assert (lead_s, tail_s) == (0, 5)
+        return np.tile([series == "user/anna" for series in structure.series], 2)
+
+    prediction.scheduled = scheduled
+    prediction.listeners.append(heard.append)
+    monkeypatch.setattr(prediction.forecaster, "observe", observe)
+    running.tick()
+    (history,) = seen
+    structure = running.planner.structure
+    assert structure is not None
+    rows = np.flatnonzero(history.censored.any(axis=0)) % len(structure.path)
+    assert {structure.series[row] for row in rows} == {"user/anna"}
+    assert not heard[0].censored.any()
+
+
+def test_calendar_that_fails_costs_itself(running: Running):
+    """Forecasts are made and learnt from without it, and the problem is told."""
+
+    def scheduled(structure: Structure, now: float, lead_s: float, tail_s: float) -> np.ndarray:
+        raise OSError("calendar")
+
+    running.planner.prediction.scheduled = scheduled
+    before = running.planner.prediction.standing
+    running.tick()
+    assert running.planner.prediction.standing is not before
+    assert any("calendar" in problem for problem in running.planner.prediction.problems)
+
+
+def test_champion_that_changes_is_logged(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """An operator sees who forecasts what, since when and why."""
+    change = Change(1.0, 6 * N_CLASSES, 1, Contestant.MODEL, Contestant.PERSISTENCE, 0.5, 0.25)
+    monkeypatch.setattr(running.planner.forecaster, "observe", lambda history: (change,))
+    with caplog.at_level("INFO", "tidegate.planner"):
+        running.tick()
+    assert f"user up {class_of(0)} 15 s ahead: model -> persistence (loss 0.5 -> 0.25)" in caplog.text
+
+
+def test_coverage_is_of_the_pools_level(running: Running, monkeypatch: pytest.MonkeyPatch):
+    """Upload's of the users at both horizons; what has no evidence is NaN, and without any there is none."""
+    quantile = np.asarray(running.planner.prediction.settings.quantiles)
+    assert running.planner.pool_forecast("anna", 0.0).coverage is None
+    rows = tuple(
+        Coverage(level, horizon_s, quantile * 0, quantile * level, 9, False)
+        for level, horizon_s in ((5, 5.0), (6, 5.0), (6, 15.0))
+    )
+    monkeypatch.setattr(running.planner.forecaster, "coverage", lambda: rows)
+    running.tick()
+    found = running.planner.pool_forecast("anna", 0.0).coverage
+    assert found is not None
+    assert np.array_equal(found[0], np.tile(quantile * 6, (2, 1)))
+    assert np.isnan(found[1]).all()
+    assert running.planner.prediction.quality().coverage == rows
+
+
+def test_listener_hears_which_rung_forecast(running: Running):
+    """A series that is new has none; the others the rung of the forecast that came due."""
+    heard: list[Arrived] = []
+    running.planner.prediction.listeners.append(heard.append)
+    standing = running.planner.prediction.standing
+    assert standing is not None
+    running.planner.grouping.pin("studio", ("david", "emma"), running.now)
+    running.tick()
+    arrived = heard[-1]
+    emma, studio = (arrived.structure.series.index(name) for name in ("user/emma", "group/studio@east"))
+    assert arrived.rung[emma] == standing.forecast.rung[standing.structure.series.index("user/emma")]
+    assert arrived.rung[studio] == Rung.LAST_PLAN

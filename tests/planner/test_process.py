@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forecasting.anomaly import Anomaly, Change, Evidence, Kind
 from forecasting.history import History
 from forecasting.training import TrainedModel, Verdict, train
+from planner.alarms import RESTARTED, Sighting
 from planner.config import Config, Pool
 from planner.memory import Memory
 from planner.policy import NO_CEILING, Override, Policies, PoolPolicy
@@ -302,3 +304,34 @@ def test_calibration_is_written_down_at_a_stop(tmp_path: Path, monkeypatch: pyte
         assert after.models()["champion"] == 1
     finally:
         after.stop()
+
+
+def test_acknowledged_alarms_outlive_a_kill(tmp_path: Path):
+    """Who acknowledged an alarm need not do so again after a restart; numbers go on."""
+    process = PlannerProcess(config_in(tmp_path))
+    evidence = Evidence(9e6, 1e6, 2e6, 3e6, 1e-9, np.nan, 1e-7, 1)
+    spike = Anomaly(7, Kind.SPIKE, Change.OPENED, 1, time.time(), "minor", "", evidence)
+    process.alarms.take(time.time(), [Sighting("global/west", "region", 0, spike)])
+    process.alarms.acknowledge(1, 5.0)
+    # As after a kill: what was only queued or remembered does not count.
+    process._writer.close()
+    process._executor.shutdown(wait=False, cancel_futures=True)
+    after = PlannerProcess(config_in(tmp_path))
+    try:
+        (alarm,) = after.alarms.view().alarms
+        assert (alarm.id, alarm.acknowledged, alarm.reason) == (1, 5.0, RESTARTED)
+        assert np.isnan(alarm.evidence.e_value)
+        after.alarms.take(time.time(), [Sighting("global/east", "region", 0, spike)])
+        assert after.alarms.view(alarm.sequence).alarms[0].id == 2
+    finally:
+        after.stop()
+
+
+def test_unreadable_alarms_are_left_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """The planner starts without them and says so."""
+    store = open_store(config_in(tmp_path).store)
+    store.put_state("alarms", b"?", 1.0)
+    store.close()
+    process = PlannerProcess(config_in(tmp_path))
+    process.stop()
+    assert "alarms of an earlier planner not restored" in caplog.text
