@@ -33,6 +33,7 @@ from planner.config_fields import (
     number,
 )
 from planner.config_rules import broken_rules
+from planner.config_tiers import Tiers
 from planner.config_yaml import read_yaml
 
 
@@ -171,6 +172,7 @@ class Allocation(Block):
     min_burst_kbit: Positive = Field(default=150.0, description="a burst is never smaller")
     min_rate_mbps: Positive = Field(default=0.064, description="no meter is set below this rate")
     buffer: Buffer = Field(default=Buffer(), description="the reserve")
+    tiers: Tiers = Field(default=Tiers(), description="how far forecasts are asked for")
 
 
 class Grouping(Block):

@@ -41,6 +41,9 @@ def broken_rules(config: Config) -> Iterator[str]:
     buffer = config.allocation.buffer
     if buffer.min_fraction > buffer.max_fraction:
         yield f"allocation.buffer.min_fraction must be <= max_fraction {buffer.max_fraction}, got {buffer.min_fraction}"
+    tiers = config.allocation.tiers
+    if tiers.partial_above > tiers.full_above:
+        yield f"allocation.tiers.partial_above must be <= full_above {tiers.full_above}, got {tiers.partial_above}"
     if list(config.forecasting.quantiles) != sorted(set(config.forecasting.quantiles)):
         yield f"forecasting.quantiles must rise, got {list(config.forecasting.quantiles)}"
     if 0.5 not in config.forecasting.quantiles or 0.9 not in config.forecasting.quantiles:

@@ -17,6 +17,7 @@ from planner.config import Allocation as AllocationConfig
 from planner.config import Buffer
 from planner.metering import switch_shares
 from planner.observation import Observed
+from planner.requests import Asked
 from planner.snapshot import Level
 from planner.structure import Structure
 
@@ -42,14 +43,22 @@ class Decision:
     grant_bps: I64
     #: shape (n_entries,)
     share_bps: I64
+    #: How far forecasts were asked for; None: in full.
+    asked: Asked | None = None
 
 
 def decide(
-    settings: AllocationConfig, s: Structure, observed: Observed, forecast: Forecast, in_force_bps: F64
+    settings: AllocationConfig,
+    s: Structure,
+    observed: Observed,
+    forecast: Forecast,
+    in_force_bps: F64,
+    asked: Asked | None = None,
 ) -> Decision:
     """Grants for every pool and shares for every meter.
 
     ``in_force_bps`` has shape (2, n_pools): the grants of the last plan, NaN for pools that had none.
+    ``asked`` says how far forecasts are asked for, in full if None.
     """
     n = len(s.path)
     p50 = forecast.peak(0.5).astype(np.float64).reshape(2, n)
@@ -59,8 +68,11 @@ def decide(
     grant = np.empty((2, n), np.int64)
     share = np.zeros(len(s.entries.pool), np.int64)
     for d, tree in enumerate(s.trees):
-        claims = _claims(s, observed, p50[d], p90[d], d)
+        trusted = 1.0 if asked is None else asked.share[d]
+        claims = _claims(s, observed, trusted * p50[d], trusted * p90[d], d)
         reserve = _reserve(settings.buffer, s, p50[d], high[d], d)
+        if asked is not None:
+            reserve += asked.reserve_bps(s.parent, d)
         allocation = allocate(tree, claims, reserve)
         allocations.append(allocation)
         # A pool that fills its grant gets every bit of a rise; the dead band is for those that would not notice.
@@ -68,7 +80,7 @@ def decide(
         before = np.where(full, np.nan, in_force_bps[d])
         grant[d] = hold_tree(tree, before, allocation.grant_bps, settings.dead_band)
         share += switch_shares(s, grant[d], observed.entry_offered_bps, d, settings.min_rate_mbps * 1e6)
-    return Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share)
+    return Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share, asked)
 
 
 def _claims(s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64:

@@ -38,6 +38,7 @@ from planner.policy import Policies
 from planner.prediction import Prediction
 from planner.record import GroupRecord
 from planner.report import AppliedReport, NetworkReport
+from planner.requests import Requests, StandbyReport, standby_report
 from planner.snapshot import Health, PoolForecast, Pools, Snapshot, UnknownGroup
 from planner.structure import Structure, build
 from planner.summary import Tally
@@ -69,6 +70,7 @@ class Planner:
         self.config = config
         self.snapshot = Snapshot()
         self.policies = Policies(config)
+        self.requests = Requests(config.allocation.tiers)
         self.fleet = Fleet.of(config)
         self.grouping = Grouping.of(config, self.fleet)
         self.meter_ids = MeterIds()
@@ -257,7 +259,8 @@ class Planner:
     def _allocate(self, now: float) -> None:
         s, observed, forecast = self.structure, self._observed, self._forecast_now
         if s is not None and observed is not None and forecast is not None:
-            self._decision = decide(self.config.allocation, s, observed, forecast, self._grant)
+            asked = self.requests.step(s, observed, forecast, now)
+            self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked)
 
     def _publish(self, now: float) -> None:
         s, decision = self.structure, self._decision
@@ -312,6 +315,13 @@ class Planner:
         if group_id not in {group.id for group in self.snapshot.groups}:
             raise UnknownGroup(group_id)
         return self.record.history(group_id, since)
+
+    def standby_report(self) -> StandbyReport:
+        """The standbys of the newest decision, and how many came to what. Hold ``lock``."""
+        s, decision, ttl_s = self.structure, self._decision, self.requests.rules.standby_ttl_s
+        if s is None or decision is None:
+            return StandbyReport(counts=self.requests.counts)
+        return standby_report(s, decision.asked, self.requests.counts, ttl_s)
 
     def pool_forecast(self, pool: str, since: float) -> PoolForecast:
         """What is forecast of one pool and was; see ``Operations.pool_forecast``."""
