@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from allocation.compiled import FULL_BPS, Bits, Indices, Rates, compiled
-from allocation.max_min import fill_siblings
+from allocation.compiled import FULL_BPS, Bits, Codes, Indices, Rates, compiled
+from allocation.max_min import fill_classes, fill_siblings
 from allocation.tree import InfeasibleTree, PoolTree, roll_up, whole_bps
 
-Codes = npt.NDArray[np.uint8]
+_NO_CLASSES: Final = np.empty(0, np.uint8)
 
 
 class Bound(IntEnum):
@@ -88,23 +88,39 @@ def allocate(
     ValueError : if shapes differ, or if a claim or reserve is negative or NaN (missing is not
         zero: decide before asking); names the pool.
     """
-    capacity = whole_bps(capacity_bps)
-    if tree.reserved_bps[0] > capacity:
-        raise InfeasibleTree(
-            f"{tree.names[0]}: guarantees need {tree.reserved_bps[0]} bit/s, above its capacity {capacity} bit/s"
-        )
+    capacity = root_capacity(tree, capacity_bps)
     limit = np.minimum(tree.limit_bps, capacity)
-    ceiling = _roll_up_leaves(tree, limit[tree.leaves], limit)
-    claims = _whole_claims(tree, claims_bps, limit)
-    reserve = _whole_reserve(tree, reserve_bps, capacity)
+    ceiling = roll_up_leaves(tree, limit[tree.leaves], limit)
+    claims = whole_claims(tree, claims_bps, limit)
+    reserve = whole_reserve(tree, reserve_bps, capacity)
 
     nothing = np.zeros(len(tree), np.int64)
     stages = np.empty((len(claims) + 2, len(tree)), np.int64)
     stages[0] = tree.reserved_bps
     held = nothing
     for row, claim in enumerate(claims):
-        held = _share_down(tree, stages[row], claim, nothing, stages[row + 1])
-    held = _share_down(tree, stages[-2], ceiling, reserve, stages[-1])
+        held = share_down(tree, stages[row], claim, nothing, stages[row + 1], by_class=True)
+    held = share_down(tree, stages[-2], ceiling, reserve, stages[-1], by_class=False)
+    return explained(tree, stages, claims, ceiling, held)
+
+
+def root_capacity(tree: PoolTree, capacity_bps: float) -> int:
+    """The root's capacity in whole bit/s.
+
+    Raises
+    ------
+    InfeasibleTree : if the guarantees need more.
+    """
+    capacity = whole_bps(capacity_bps)
+    if tree.reserved_bps[0] > capacity:
+        raise InfeasibleTree(
+            f"{tree.names[0]}: guarantees need {tree.reserved_bps[0]} bit/s, above its capacity {capacity} bit/s"
+        )
+    return capacity
+
+
+def explained(tree: PoolTree, stages: Bits, claims: Bits, ceiling: Bits, held: Bits) -> Allocation:
+    """The last stage as grants, with what bound each."""
     grant = stages[-1].copy()
     return Allocation(
         grant_bps=grant,
@@ -117,13 +133,14 @@ def allocate(
     )
 
 
-def _roll_up_leaves(tree: PoolTree, leaf_bps: Bits, limit: Bits) -> Bits:
+def roll_up_leaves(tree: PoolTree, leaf_bps: Bits, limit: Bits) -> Bits:
+    """Of values of leaves those of all pools, between guarantee and limit, shape (n_pools,)."""
     own = np.zeros(len(tree), np.int64)
     own[tree.leaves] = leaf_bps
     return roll_up(tree.parent, own, tree.reserved_bps, limit)
 
 
-def _whole_claims(tree: PoolTree, claims_bps: Rates, limit: Bits) -> Bits:
+def whole_claims(tree: PoolTree, claims_bps: Rates, limit: Bits) -> Bits:
     """Claims of every pool in whole bit/s, shape (n_claims, n_pools), no row below the one before."""
     asked = np.asarray(claims_bps, np.float64)
     if asked.ndim != 2 or asked.shape[1] != len(tree.leaves):
@@ -134,11 +151,12 @@ def _whole_claims(tree: PoolTree, claims_bps: Rates, limit: Bits) -> Bits:
     for row, claim in enumerate(asked):
         _refuse(tree, tree.leaves, claim, f"claims_bps[{row}]")
         np.maximum(so_far, np.ceil(np.minimum(claim, most)).astype(np.int64), out=so_far)
-        claims[row] = _roll_up_leaves(tree, so_far, limit)
+        claims[row] = roll_up_leaves(tree, so_far, limit)
     return claims
 
 
-def _whole_reserve(tree: PoolTree, reserve_bps: Rates | None, capacity: int) -> Bits:
+def whole_reserve(tree: PoolTree, reserve_bps: Rates | None, capacity: int) -> Bits:
+    """Reserves in whole bit/s, shape (n_pools,); refuses what is negative or NaN."""
     if reserve_bps is None:
         return np.zeros(len(tree), np.int64)
     reserve = np.asarray(reserve_bps, np.float64)
@@ -155,9 +173,11 @@ def _refuse(tree: PoolTree, pools: Indices, values: Rates, what: str) -> None:
     raise ValueError(f"{tree.names[pools[i]]}: {what} must be >= 0 and not NaN, got {values[i]}")
 
 
-def _share_down(tree: PoolTree, before: Bits, most: Bits, reserve: Bits, after: Bits) -> Bits:
+def share_down(tree: PoolTree, before: Bits, most: Bits, reserve: Bits, after: Bits, by_class: bool) -> Bits:
+    """One stage: fill ``after`` between ``before`` and ``most``; returns what each pool held back."""
     after[0] = most[0]
-    return _share_tree(tree.children, tree.first_child, before, most, tree.weight, reserve, after)
+    priority = tree.classes if by_class and tree.classes.any() else _NO_CLASSES
+    return _share_tree(tree.children, tree.first_child, before, most, tree.weight, reserve, after, priority)
 
 
 @compiled
@@ -169,10 +189,12 @@ def _share_tree(
     weight: Rates,
     reserve: Bits,
     after: Bits,
+    priority: Codes,
 ) -> Bits:
     """Fill ``after`` top-down from the root's entry; returns what each pool held back.
 
-    All but ``children`` and ``first_child`` have shape (n_pools,).
+    All but ``children`` and ``first_child`` have shape (n_pools,); ``priority`` is empty where
+    classes do not count.
     """
     held = np.zeros_like(after)
     for pool in range(len(after)):
@@ -189,7 +211,10 @@ def _share_tree(
             kept = min(reserve[pool], max(wanted - budget, 0))
             held[pool] = budget - max(least, budget - kept)
             budget -= held[pool]
-        fill_siblings(budget, members, before, most, weight, after)
+        if len(priority) == 0 or priority[members[0]] == priority[members[-1]]:
+            fill_siblings(budget, members, before, most, weight, after)
+        else:
+            fill_classes(budget, members, priority, before, most, weight, after)
     return held
 
 

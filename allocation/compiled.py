@@ -19,6 +19,7 @@ Rates = npt.NDArray[np.float64]
 #: Whole bits per second: what grants are made of, so that sums are exact.
 Bits = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.uint8]
 
 #: Largest rate understood, 4.5 Pbit/s. Below it a float still tells half a bit/s apart,
 #: which is what lets a water level found in floats be turned into exact whole bits.

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from allocation.compiled import FULL_BPS, Bits, Indices, Rates, compiled
+from allocation.compiled import FULL_BPS, Bits, Codes, Indices, Rates, compiled
 
 #: Newton's search ends in under ten steps on ordinary trees. Past the first number every
 #: second step halves the bracket instead, and the second number is out of reach then.
@@ -108,6 +108,36 @@ def fill_siblings(
         if lower[i] <= at_level < upper[i]:
             grant[i] += 1
             spare -= 1
+
+
+@compiled
+def fill_classes(
+    budget: int,
+    members: Indices,
+    priority: Codes,
+    lower: Bits,
+    upper: Bits,
+    weight: Rates,
+    grant: Bits,
+) -> None:
+    """``fill_siblings`` one class of priority after the other; ``members`` stand by falling class.
+
+    A class gets all it can use but for the lower bounds of those after it.
+    """
+    later = 0
+    for i in members:
+        later += lower[i]
+    start = 0
+    for k in range(1, len(members) + 1):
+        if k < len(members) and priority[members[k]] == priority[members[start]]:
+            continue
+        peers = members[start:k]
+        for i in peers:
+            later -= lower[i]
+        fill_siblings(budget - later, peers, lower, upper, weight, grant)
+        for i in peers:
+            budget -= grant[i]
+        start = k
 
 
 @compiled

@@ -9,15 +9,25 @@ bottom-up, at any depth.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from allocation.compiled import FULL_BPS, MAX_RATE_BPS, Bits, Indices, Rates, compiled
+from allocation.compiled import FULL_BPS, MAX_RATE_BPS, Bits, Codes, Indices, Rates, compiled
 
 
 class InfeasibleTree(ValueError):
     """These pools cannot all be kept their promises: fix the one that is named."""
+
+
+class Sharing(IntEnum):
+    """How a pool shares among its children what they may claim."""
+
+    #: By weight: nobody can gain without one who has less, per unit of weight, losing.
+    MAX_MIN = 0
+    #: By forecast: all children have the same probability of falling short; weights divide it.
+    EXPECTED_LOSS = 1
 
 
 @compiled
@@ -49,6 +59,10 @@ class PoolTree:
     guarantee_bps :   Always available to the pool, >= 0. Rounded down to whole bit/s.
     ceiling_bps :     Never exceeded, >= guarantee; infinity for none. Rounded down.
     weight :          Share among siblings, > 0 (1e-15 to 1e15); only ratios matter.
+    priority :        Class among siblings, 0 to 255; all 0 by default. Claims of a higher class are
+                      met before those of a lower one; weights share within a class.
+    sharing :         A ``Sharing`` each: how the pool shares among its children where there are
+                      forecasts (``allocate_by_forecast``); max-min by default.
 
     Raises
     ------
@@ -61,11 +75,14 @@ class PoolTree:
     guarantee_bps: Rates
     ceiling_bps: Rates
     weight: Rates
+    priority: Codes | None = None
+    sharing: Codes | None = None
     #: Effective guarantee, whole bit/s: its own, or its children's together if that is more.
     reserved_bps: Bits = field(init=False, repr=False)
     #: Ceiling in whole bit/s; "none" is the largest rate understood.
     limit_bps: Bits = field(init=False, repr=False)
-    #: The children of pool ``p`` are ``children[first_child[p] : first_child[p + 1]]``.
+    #: The children of pool ``p`` are ``children[first_child[p] : first_child[p + 1]]``, classes of
+    #: higher priority first.
     children: Indices = field(init=False, repr=False)
     #: shape (n_pools + 1,)
     first_child: Indices = field(init=False, repr=False)
@@ -77,6 +94,8 @@ class PoolTree:
         self._keep("parent", np.array(self.parent, np.int32))
         for column in ("guarantee_bps", "ceiling_bps", "weight"):
             self._keep(column, np.array(getattr(self, column), np.float64))
+        for column, most in (("priority", 255), ("sharing", max(Sharing))):
+            self._keep_codes(column, most)
         self._check_shape()
         self._check_values()
         self._link()
@@ -84,6 +103,18 @@ class PoolTree:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def classes(self) -> Codes:
+        """``priority`` as it is kept: never None."""
+        assert self.priority is not None
+        return self.priority
+
+    @property
+    def by_curve(self) -> npt.NDArray[np.bool_]:
+        """Which pools share by forecast, shape (n_pools,)."""
+        assert self.sharing is not None
+        return np.equal(self.sharing, Sharing.EXPECTED_LOSS)
 
     def capacity_below(self, capacity_bps: float) -> Bits:
         """Most that each pool could ever carry: the least ceiling on its way to the root.
@@ -97,6 +128,21 @@ class PoolTree:
     def _keep(self, column: str, values: npt.NDArray[np.generic]) -> None:
         values.setflags(write=False)
         object.__setattr__(self, column, values)
+
+    def _keep_codes(self, column: str, most: int) -> None:
+        given = getattr(self, column)
+        if given is None:
+            self._keep(column, np.zeros(len(self), np.uint8))
+            return
+        codes = np.array(given)
+        if codes.shape != (len(self),):
+            raise ValueError(f"{column} must have shape ({len(self)},), got {codes.shape}")
+        self._refuse(
+            ~((codes >= 0) & (codes <= most) & (codes % 1 == 0)),
+            f"must be a whole number, 0 to {most}",
+            column,
+        )
+        self._keep(column, codes.astype(np.uint8))
 
     def _refuse(self, bad: npt.NDArray[np.bool_], rule: str, column: str) -> None:
         """Raise for the first bad pool, if there is one."""
@@ -150,10 +196,18 @@ class PoolTree:
         counts = np.bincount(self.parent[1:], minlength=n)
         first_child = np.zeros(n + 1, np.int32)
         np.cumsum(counts, out=first_child[1:])
-        self._keep("children", (np.argsort(self.parent[1:], kind="stable") + 1).astype(np.int32))
+        self._keep("children", self._by_parent())
         self._keep("first_child", first_child)
         self._keep("leaves", np.flatnonzero(counts == 0).astype(np.int32))
         self._keep("limit_bps", np.minimum(self.ceiling_bps, MAX_RATE_BPS).astype(np.int64))
+
+    def _by_parent(self) -> Indices:
+        above, priority = self.parent[1:], self.classes[1:]
+        if priority.any():
+            order = np.lexsort((-priority.astype(np.int16), above))
+        else:
+            order = np.argsort(above, kind="stable")
+        return (order + 1).astype(np.int32)
 
     def _check_promises(self) -> None:
         n = len(self)

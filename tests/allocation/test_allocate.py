@@ -138,6 +138,7 @@ def test_compiled_and_plain_loops_agree(problem):
         tree.weight,
         whole_reserve,
         after,
+        np.empty(0, np.uint8),
     )
     np.testing.assert_array_equal(after, got.grant_bps)
     np.testing.assert_array_equal(held, got.held_bps)

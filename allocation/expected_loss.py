@@ -1,0 +1,202 @@
+"""Grants by forecast: everybody equally likely to fall short, so that the least is left unserved.
+
+Stages, each with the one before as lower bound: guarantees; present
+use; then the forecasts, one level raised for all until the capacity is
+used; then what is left, up to the ceilings. A pool that shares by max-min
+shares the same capacity by weight instead, wherever in the tree it stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from allocation import allocate as staged
+from allocation.allocate import Allocation
+from allocation.compiled import Bits, Codes, Indices, Rates, compiled
+from allocation.curves import Curves, forecast_curves, quantile_knots
+from allocation.levels import share_by_level
+from allocation.tree import PoolTree
+
+#: What children of a max-min pool ask for, one after the other, as quantiles of their forecasts.
+CLAIM_QUANTILES: Final = (0.5, 0.9)
+
+
+@dataclass(frozen=True, eq=False)
+class CurveAllocation(Allocation):
+    """What every pool may use, and why. Two rows of claims: present use, and the end of the curves.
+
+    ``stages_bps`` has the rows guarantee, present use, curves, leftover.
+    """
+
+    #: shape (n_pools,): the common level among its siblings at which a pool got its share by
+    #: curve. NaN where none was sought: shares by max-min, and siblings that all reach a bound.
+    level: Rates
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastAllocation(CurveAllocation):
+    """The same, by the leaves' forecasts."""
+
+    #: shape (n_leaves,), 0 to 1: how likely each of ``tree.leaves`` wants more than its grant.
+    short: Rates
+
+
+def allocate_by_forecast(
+    tree: PoolTree,
+    quantile: Rates,
+    demand_bps: Rates,
+    use_bps: Rates | None = None,
+    reserve_bps: Rates | None = None,
+    capacity_bps: float = np.inf,
+) -> ForecastAllocation:
+    """Grants for the whole tree from the leaves' demand quantiles, exact to the bit/s.
+
+    Where ``tree.sharing`` says so, children share by one level of ``forecast_curves``: with
+    equal weights all those not at a bound are equally likely to fall short, and no other grants
+    leave a smaller expected demand unserved within the same bounds. Other pools share by
+    weighted max-min: the medians first, then quantile 0.9, then the tails.
+
+    Parameters
+    ----------
+    tree :            Its ``sharing`` and ``priority`` are honoured.
+    quantile :        shape (K,), rising, inside (0, 1).
+    demand_bps :      shape (n_leaves, K), >= 0, finite, not falling along K; rows as ``tree.leaves``.
+    use_bps :         shape (n_leaves,), >= 0: present use, which no forecast takes away. Where all
+        of it fits, each has its own before anyone gets more. Where it does not, somebody has to be
+        cut, and the curves say who; nobody then gets more than it uses. None protects nothing.
+    reserve_bps :     shape (n_pools,), as in ``allocate``.
+    capacity_bps :    Capacity of the root; its ceiling by default.
+
+    Raises
+    ------
+    InfeasibleTree, ValueError : as ``allocate``; and for quantiles that fall or are NaN.
+    """
+    curves = forecast_curves(tree, quantile, demand_bps)
+    probability, rate = quantile_knots(quantile, demand_bps)
+    claims = np.empty((len(CLAIM_QUANTILES), len(tree.leaves)))
+    for i, wanted in enumerate(CLAIM_QUANTILES):
+        claims[i] = _at_probability(probability, rate, wanted)
+    got = allocate_by_curves(tree, curves, claims, use_bps, reserve_bps, capacity_bps)
+    short = _probability_above(probability, rate, got.grant_bps[tree.leaves])
+    return ForecastAllocation(**vars(got), short=short)
+
+
+def allocate_by_curves(
+    tree: PoolTree,
+    curves: Curves,
+    claims_bps: Rates | None = None,
+    use_bps: Rates | None = None,
+    reserve_bps: Rates | None = None,
+    capacity_bps: float = np.inf,
+) -> CurveAllocation:
+    """Grants for the whole tree from any curves of its leaves, exact to the bit/s.
+
+    Parameters
+    ----------
+    tree :          Pools whose sharing is ``EXPECTED_LOSS`` share by the curves, the others by max-min.
+    curves :        One for each of ``tree.leaves``; beyond its last knot a leaf claims nothing.
+    claims_bps :    shape (n_rows, n_leaves), >= 0: what children of max-min pools ask for, one row
+        after the other, before they ask for the ends of their curves. None by default.
+    use_bps, reserve_bps, capacity_bps :   As in ``allocate_by_forecast``.
+
+    Raises
+    ------
+    InfeasibleTree, ValueError : as ``allocate``.
+    """
+    leaves = tree.leaves
+    if len(curves.level) != len(leaves):
+        raise ValueError(
+            f"curves must have one row for each of {len(leaves)} leaves, got {len(curves.level)}"
+        )
+    capacity = staged.root_capacity(tree, capacity_bps)
+    limit = np.minimum(tree.limit_bps, capacity)
+    ceiling = staged.roll_up_leaves(tree, limit[leaves], limit)
+    use = np.zeros(len(leaves)) if use_bps is None else np.asarray(use_bps, np.float64)
+    claims = staged.whole_claims(tree, np.stack([use, curves.rate_bps[:, -1]]), limit)
+    rows = np.empty((0, len(leaves))) if claims_bps is None else claims_bps
+    between = np.clip(staged.whole_claims(tree, rows, limit), claims[0], claims[1])
+
+    stages = np.empty((4, len(tree)), np.int64)
+    stages[0] = tree.reserved_bps
+    level = np.empty(len(tree))
+    row_of = np.full(len(tree), -1, np.int32)
+    row_of[leaves] = np.arange(len(leaves), dtype=np.int32)
+    moved = _by_class(tree, curves.level)
+    steps = (between[:0], between)
+    for row, between_row in enumerate(steps):
+        stages[row + 1, 0] = claims[row, 0]
+        share_by_level(
+            tree.children, tree.first_child, tree.parent, tree.weight, tree.classes, tree.by_curve,
+            moved, curves.rate_bps, row_of,
+            stages[row], claims[row], between_row, stages[row + 1], level,
+        )  # fmt: skip
+    reserve = staged.whole_reserve(tree, reserve_bps, capacity)
+    held = staged.share_down(tree, stages[2], ceiling, reserve, stages[3], by_class=False)
+    return CurveAllocation(
+        **vars(staged.explained(tree, stages, claims, ceiling, held)),
+        level=level,
+    )
+
+
+def _by_class(tree: PoolTree, level: Rates) -> Rates:
+    """The levels, moved so that a higher class has all its curve before a lower one begins."""
+    if not tree.classes.any() or level.size == 0:
+        return level
+    slot = _class_slots(tree.parent, tree.children, tree.first_child, tree.classes)
+    lowest, highest = level[:, 0].min(), level[:, -1].max()
+    moved: Rates = (level - lowest) / (highest - lowest) + slot[tree.leaves, np.newaxis]
+    return moved
+
+
+@compiled
+def _class_slots(parent: Indices, children: Indices, first_child: Indices, priority: Codes) -> Indices:
+    """How many whole levels each pool's turn comes after the first; siblings stand by falling class."""
+    n = len(parent)
+    # Levels that the classes below a pool take together, one after the other.
+    span = np.ones(n, np.int32)
+    for pool in range(n - 1, -1, -1):
+        members = children[first_child[pool] : first_child[pool + 1]]
+        done, widest = 0, 0
+        for k in range(len(members)):
+            if k > 0 and priority[members[k]] != priority[members[k - 1]]:
+                done, widest = done + widest, 0
+            widest = max(widest, span[members[k]])
+        if len(members) > 0:
+            span[pool] = done + widest
+    slot = np.zeros(n, np.int32)
+    for pool in range(n):
+        members = children[first_child[pool] : first_child[pool + 1]]
+        done, widest = 0, 0
+        for k in range(len(members)):
+            if k > 0 and priority[members[k]] != priority[members[k - 1]]:
+                done, widest = done + widest, 0
+            widest = max(widest, span[members[k]])
+            slot[members[k]] = slot[pool] + done
+    return slot
+
+
+def _at_probability(probability: Rates, rate: Rates, wanted: float) -> Rates:
+    """The rate that demand stays within with a given probability, shape (n_leaves,)."""
+    k = min(int(np.searchsorted(probability, wanted, side="right")), len(probability) - 1)
+    part = (wanted - probability[k - 1]) / (probability[k] - probability[k - 1])
+    found: Rates = rate[:, k - 1] + part * (rate[:, k] - rate[:, k - 1])
+    return found
+
+
+@compiled
+def _probability_above(probability: Rates, rate: Rates, grant: Bits) -> Rates:
+    """P(demand > grant), shape (n_leaves,); where demand has an atom at the grant it counts as met."""
+    short = np.zeros(len(grant))
+    for i in range(len(grant)):
+        k = len(probability) - 1
+        while k >= 0 and rate[i, k] > grant[i]:
+            k -= 1
+        if k < 0:
+            short[i] = 1.0
+        elif k < len(probability) - 1:
+            part = (grant[i] - rate[i, k]) / (rate[i, k + 1] - rate[i, k])
+            short[i] = 1 - (probability[k] + part * (probability[k + 1] - probability[k]))
+    return short
