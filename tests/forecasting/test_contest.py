@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forecasting.contest import CONTESTANTS, KEPT_CHANGES, LEAST_STEPS, Contest
+from forecasting.contest import CONTESTANTS, KEPT_CHANGES, LEAST_STEPS, Contest, Contestant
+from forecasting.forecaster import Forecaster
+from forecasting.models import ModelFailed
+from tests.forecasting.traffic import history_of, recurring
 
 MODEL, PERSISTENCE, RECENT = CONTESTANTS
 #: Evidence fades while it is gathered, so that it takes a few steps more.
@@ -145,3 +148,62 @@ def test_champions_that_do_not_fit_are_refused(champion: np.ndarray, rule: str) 
 def test_the_record_of_changes_is_bounded() -> None:
     """A segment that changes for ever fills no memory."""
     assert Contest(1).changes.maxlen == KEPT_CHANGES
+
+
+NO_PLAN = np.full(30, np.nan)
+
+
+def put(forecaster: Forecaster, champion: Contestant) -> None:
+    """Make one contestant champion everywhere at the second horizon."""
+    champions = np.zeros((8, 3), np.uint8)
+    champions[:, 1] = champion
+    forecaster.record.contest.restore_champions(champions)
+
+
+@pytest.mark.parametrize("champion", [PERSISTENCE, RECENT])
+def test_the_champion_speaks(forecaster: Forecaster, champion: Contestant) -> None:
+    """Its forecast is given where it is champion, the model's elsewhere, and the forecast says whose it is."""
+    history = history_of(recurring(64, 30))
+    before = forecaster.forecast(history, NO_PLAN)
+    put(forecaster, champion)
+    after = forecaster.forecast(history, NO_PLAN)
+    assert after.champion is not None
+    assert (after.champion == [MODEL, champion, MODEL]).all()
+    assert np.array_equal(after.demand_bps[:, ::2], before.demand_bps[:, ::2])
+    median = after.at(30.0, 0.5)
+    if champion == RECENT:
+        np.testing.assert_allclose(median, np.median(history.demand_bps, axis=0), rtol=1e-5)
+    else:
+        # Six steps ahead of the last value on a wave of twelve: off by what the wave usually does in six.
+        assert np.abs(median - history.demand_bps[-1]).max() < 2 * history.demand_bps.max()
+        assert not np.array_equal(median, before.at(30.0, 0.5))
+
+
+def test_champions_outlive_a_restart(forecaster: Forecaster) -> None:
+    """Who spoke before speaks again, and what was learnt of them is kept; damaged champions are refused."""
+    put(forecaster, RECENT)
+    history = history_of(recurring(64, 30))
+    given = forecaster.forecast(history, NO_PLAN)
+    other = Forecaster(forecaster.settings)
+    other.restore(forecaster.state())
+    again = other.forecast(history, NO_PLAN)
+    assert np.array_equal(again.demand_bps, given.demand_bps)
+    forecaster.record.contest.champion[:] = 9
+    with pytest.raises(ModelFailed, match="state holds no champions: champion must be < 3, got 9"):
+        other.restore(forecaster.state())
+    assert np.array_equal(other.forecast(history, NO_PLAN).demand_bps, given.demand_bps)
+
+
+def test_the_forecaster_tells_its_score_and_coverage(forecaster: Forecaster) -> None:
+    """After enough steps: the model's loss beside persistence's, and coverage by level and horizon."""
+    demand = recurring(140, 30, seed=3)
+    assert forecaster.live_score() is None
+    for end in range(64, 141):
+        history = history_of(demand[:end], end_time=1e6 + 5 * end)
+        forecaster.observe(history)
+        forecaster.forecast(history, NO_PLAN)
+    score = forecaster.live_score()
+    assert score is not None
+    model, persistence = score
+    assert 0 < model < persistence
+    assert [row.horizon_s for row in forecaster.coverage()] == [5, 30, 60]

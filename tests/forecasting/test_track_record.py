@@ -109,7 +109,7 @@ def test_what_is_not_known_is_not_learnt(columns: dict[str, Any]) -> None:
     record = TrackRecord(SETTINGS)
     record.remember(issued(600.0))
     record.observe(history(660.0, 5000, **columns))
-    record.observe(History(np.empty((8, 0), np.float32), np.empty((8, 0), np.bool_), 60.0, 720.0))
+    record.observe(History(np.empty((8, 0), np.float32), np.empty((8, 0), np.bool_), 60.0, 780.0))
     assert truths(record) == {}
     assert not any(one.offset.any() for one in record.calibrations)
 
