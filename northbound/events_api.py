@@ -122,7 +122,7 @@ def events_router(operations: Operations, bearer: Depends, now: Callable[[], flo
         "/events/{eventID:path}",
         status_code=204,
         dependencies=[bearer],
-        responses=problems.documented(401, 404, 409, 421),
+        responses=problems.documented(401, 404, 409, 421, 422),
     )
     def withdraw_event(event_id: EventId) -> Response:
         """Take back an event that was announced here; others are withdrawn where they come from."""
