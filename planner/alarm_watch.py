@@ -196,7 +196,9 @@ def peers_of(view: TrafficView, users: tuple[str, ...]) -> F64:
     """How many different endpoints each user sends to, shape (n_users,); 0 for users without an edge."""
     count = np.zeros(len(view.endpoints))
     if len(view.src):
-        pair = np.unique(view.src.astype(np.int64) * len(view.endpoints) + view.dst)
+        pair = np.sort(view.src.astype(np.int64) * len(view.endpoints) + view.dst)
+        # Several applications to one peer are one peer.
+        pair = pair[np.diff(pair, prepend=-1) > 0]
         count = np.bincount(pair // len(view.endpoints), minlength=len(view.endpoints)).astype(np.float64)
     row_of = {name: row for row, name in enumerate(view.endpoints)}
     return np.array([count[row_of[user]] if user in row_of else 0.0 for user in users])
