@@ -38,6 +38,8 @@ MEGA: Final = 1e6
 TRAIN_SHARE: Final = 0.7
 #: Share of demand that may go unserved where grants are compared.
 UNSERVED: Final = 0.01
+#: Series that a picture shows.
+PLOTTED: Final = 4
 #: Levels of the central 80 % band.
 BAND: Final = (0.1, 0.9)
 _CONSOLE: Final = Console(stderr=True)
@@ -259,11 +261,13 @@ def score(
             {
                 "wape": float(np.abs(fan[:, middle] - came).sum() / max(came.sum(), 1e-9)),
                 "pinball": float(pinball_loss(fan, came, quantile).mean() / MEGA),
-                # A truth on the edge of the band is half in it.
-                "coverage_80": float(below_high[0] + below_high[1] / 2 - below_low[0] - below_low[1] / 2),
-                "coverage_90_upper": float(below_high[0] + below_high[1] / 2),
-                "coverage_80_edges_in": float(below_high[0] + below_high[1] - below_low[0]),
-                "coverage_90_upper_edges_in": float(below_high[0] + below_high[1]),
+                # A band holds its edges. Idle series lie on them, so the same with edges half in it.
+                "coverage_80": float(below_high[0] + below_high[1] - below_low[0]),
+                "coverage_90_upper": float(below_high[0] + below_high[1]),
+                "coverage_80_edges_half": float(
+                    below_high[0] + below_high[1] / 2 - below_low[0] - below_low[1] / 2
+                ),
+                "coverage_90_upper_edges_half": float(below_high[0] + below_high[1] / 2),
             }
         )
     return result
@@ -294,7 +298,10 @@ def _level(fan: Doubles, quantile: Doubles, share: float) -> Doubles:
     level = 0.05 + share * 1.95
     if level >= quantile[-1]:
         beyond = (level - quantile[-1]) / (1 - quantile[-1])
-        return np.asarray(fan[:, -1] + beyond * 0.2 * np.maximum(fan[:, -1] - fan[:, len(quantile) // 2], 0))
+        return np.asarray(
+            fan[:, -1]
+            + beyond * 0.2 * np.maximum(fan[:, -1] - fan[:, int(np.abs(quantile - 0.5).argmin())], 0)
+        )
     place = np.interp(level, quantile, np.arange(len(quantile)))
     low = int(place)
     high = min(low + 1, len(quantile) - 1)
@@ -363,7 +370,28 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             forecast=rolled.made["tidegate"] / np.float32(MEGA),
             names=series.names,
         )
+    if arguments.plot:
+        _plot(arguments.plot, series, settings, rolled)
     return report
+
+
+def _plot(file: Path, series: Series, settings: ForecastSettings, rolled: Rolled) -> None:
+    """The latest day of the first few series, at the longest horizon."""
+    from bench.forecast_plot import save_fans
+
+    shown = min(len(series.names), PLOTTED)
+    horizon = len(settings.horizons_s) - 1
+    steps = max(round(DAY_S / series.step_s / max(int(np.diff(rolled.cutoff[:2])[0]), 1)), 8)
+    rows = slice(-steps, None)
+    save_fans(
+        file,
+        [str(name) for name in series.names[:shown]],
+        series.time[rolled.cutoff[rows]] + settings.horizons_s[horizon],
+        rolled.came[rows, horizon, :shown],
+        rolled.made["tidegate"][rows, horizon, :shown],
+        np.asarray(settings.quantiles),
+        settings.horizons_s[horizon],
+    )
 
 
 def _add_auto_bandwidth_points(series: Series, settings: ForecastSettings, rolled: Rolled) -> None:
@@ -416,13 +444,14 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="where the figures go (default: the screen)")
     parser.add_argument("--dump", type=Path, help="folder for forecasts.npz")
+    parser.add_argument("--plot", type=Path, help="picture of the latest day, fans against what came")
     parser.add_argument("--train-until", type=float, help="epoch seconds (default: the first 70 %%)")
     parser.add_argument("--stride", type=int, default=1, help="score every so many-th cutoff (default 1)")
     parser.add_argument(
         "--retrain-every-s",
         type=_positive,
-        default=float("inf"),
-        help="train again so often (default: never)",
+        default=604_800.0,
+        help="train again so often, seconds (default: a week; the planner does every 15 minutes)",
     )
     arguments = parser.parse_args()
     try:

@@ -29,15 +29,17 @@ TIE_BPS: Final = 1.0
 SHRINK_SERIES: Final = 4.0
 
 
-def spread(demand_bps: Floats) -> Floats:
+def spread(demand_bps: Floats, median: int) -> Floats:
     """The unit in which each quantile is moved, shape (..., K) as given.
 
     Its distance from the median; for those near the median the distance
     between its neighbours, where that is more. So the long tail of a bursty series says
     nothing about how far off its median can be.
+
+    demand_bps : shape (..., K); median : which of the K is, or is nearest to, the median.
     """
     n = demand_bps.shape[-1]
-    middle = demand_bps[..., n // 2]
+    middle = demand_bps[..., median]
     least = np.float32(MIN_SPREAD) * middle
     wide = np.empty_like(demand_bps)
     for k in range(n):
@@ -52,6 +54,7 @@ class Calibration:
 
     def __init__(self, quantile: Doubles, horizon_steps: Ints, rate: float) -> None:
         self._quantile = np.asarray(quantile, np.float64)
+        self._median = int(np.abs(self._quantile - 0.5).argmin())
         # Forecasts h steps ahead miss together h times in a row: that is one surprise, not h.
         self._rate = rate / np.sqrt(np.asarray(horizon_steps, np.float64))
         self.offset: Doubles = np.zeros((0, len(self._rate), len(self._quantile)))
@@ -63,7 +66,7 @@ class Calibration:
         """
         self._reach(level)
         if self.offset.any():
-            demand_bps += spread(demand_bps) * self.offset.astype(np.float32)[level]
+            demand_bps += spread(demand_bps, self._median) * self.offset.astype(np.float32)[level]
         np.maximum(demand_bps, 0, out=demand_bps)
         # Values that offsets pushed past a neighbour take the neighbour's place.
         demand_bps.sort(axis=-1)

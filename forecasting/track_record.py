@@ -80,7 +80,7 @@ class TrackRecord:
         if not self.narrow_levels:
             return
         rows = np.flatnonzero(np.isin(level, self.narrow_levels))
-        middle = demand_bps[rows][..., [len(self._quantile) // 2]]
+        middle = demand_bps[rows][..., [int(np.abs(self._quantile - 0.5).argmin())]]
         demand_bps[rows] = np.maximum(middle + WIDER * (demand_bps[rows] - middle), 0)
 
     def followed(self, level: Ints, able: Ints) -> Ints:

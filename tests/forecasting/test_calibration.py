@@ -78,8 +78,8 @@ def test_offsets_are_bounded() -> None:
 
 def test_spread_is_local_and_never_nothing() -> None:
     """Each quantile's neighbours say its width; a forecast without width still has a little."""
-    assert spread(np.array([1e6, 2e6, 9e6], np.float32)).tolist() == [1e6, 8e6, 7e6]
-    assert (spread(np.full(3, 1e6, np.float32)) > 0).all()
+    assert spread(np.array([1e6, 2e6, 9e6], np.float32), 1).tolist() == [1e6, 8e6, 7e6]
+    assert (spread(np.full(3, 1e6, np.float32), 1) > 0).all()
 
 
 def test_far_horizons_learn_more_slowly() -> None:
