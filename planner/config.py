@@ -32,6 +32,7 @@ from planner.config_fields import (
     both_directions,
     number,
 )
+from planner.config_policies import Policies
 from planner.config_rules import broken_rules
 from planner.config_tiers import Tiers
 from planner.config_yaml import read_yaml
@@ -72,6 +73,10 @@ class Pool(Block):
     )
     weight: Positive = Field(
         default=1.0, ge=MIN_WEIGHT, le=MAX_WEIGHT, description="share of what is scarce; only ratios matter"
+    )
+    priority: Annotated[int, BeforeValidator(number), Field(ge=0, le=7)] | None = Field(
+        default=None,
+        description="class of what is scarce: 0 is served first, 7 last; absent: the parent's, and 4 at the root",
     )
 
 
@@ -246,6 +251,7 @@ class Config(Block):
     grouping: Grouping = Field(default=Grouping())
     forecasting: Forecasting = Field(default=Forecasting())
     allocation: Allocation = Field(default=Allocation())
+    policies: Policies = Field(default=Policies())
     events: Events = Field(default=Events())
     alarms: Alarms = Field(default=Alarms())
     store: Store = Field(default=Store())

@@ -92,7 +92,22 @@ def _claims(s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64
     possible = np.maximum(np.maximum(likely, p90[leaves]), _PROBE * use)
     # Use is a row of its own: nobody is cut below it because another's forecast rose.
     claims: F64 = np.stack([use, likely, possible]) * (s.level[leaves] == Level.USER)
-    return claims
+    return _by_class(claims, s.priority[leaves])
+
+
+def _by_class(claims: F64, priority: npt.NDArray[np.uint8]) -> F64:
+    """Each row of claims once for every priority class, the first class first.
+
+    Urgency comes before class: nobody's use is cut for a forecast, whatever its class.
+    """
+    classes = np.unique(priority)
+    if len(classes) <= 1:
+        return claims
+    rows, before = [], np.zeros(claims.shape[1])
+    for claim in claims:
+        rows += [np.where(priority <= last, claim, before) for last in classes]
+        before = claim
+    return np.stack(rows)
 
 
 def _reserve(buffer: Buffer, s: Structure, p50: F64, high: F64, d: int) -> F64:

@@ -39,8 +39,8 @@ from planner.prediction import Prediction
 from planner.record import GroupRecord
 from planner.report import AppliedReport, NetworkReport
 from planner.requests import Requests, StandbyReport, standby_report
-from planner.snapshot import Health, PoolForecast, Pools, Snapshot, UnknownGroup
-from planner.structure import Structure, build
+from planner.snapshot import Health, Level, PoolForecast, Pools, Snapshot, UnknownGroup
+from planner.structure import Structure, build, repriced
 from planner.summary import Tally
 from telemetry.rows import SampleRows, rows_of
 from telemetry.samples import SampleBatch
@@ -168,8 +168,11 @@ class Planner:
 
     def _observe(self, now: float) -> None:
         self._drain(now)
+        changed = self.policies.step(now, self._region_load())
         if self._stale and self.fleet.switches:
             self._rebuild(now)
+        elif changed:
+            self._reprice()
         if self._newest is None or self.structure is None:
             return
         self._observed = observed = self._newest.observe(now)
@@ -252,6 +255,28 @@ class Planner:
         self._layout_version += 1
         for problem in structure.problems:
             LOG.warning("%s", problem)
+
+    def _reprice(self) -> None:
+        """Take what pools may have now; pools, meters and samples stay."""
+        if self.structure is None or self._newest is None:
+            return
+        new = repriced(self.structure, self.config, self.policies)
+        self.prediction.adopt(self.structure, new)
+        self._newest.structure = self.structure = new
+        for problem in new.problems[len(new.place_problems) :]:
+            LOG.warning("%s", problem)
+
+    def _region_load(self) -> dict[str, tuple[float, float]]:
+        """What each region was asked for as a share of its capacity at the last tick; NaN: not known."""
+        s, observed = self.structure, self._observed
+        if s is None or observed is None or not self.policies.watches_load:
+            return {}
+        load = {}
+        for row in np.flatnonzero(s.level == Level.REGION).tolist():
+            name = s.path[row].rpartition("/")[2]
+            up, down = observed.offered_bps[:, row] / self.config.regions[name].capacity_mbps.bps
+            load[name] = (float(up), float(down))
+        return load
 
     def _forecast(self, now: float) -> None:
         self._forecast_now = self.prediction.step(now, self.structure, self._columns, self._grant)
@@ -338,6 +363,7 @@ class Planner:
             groups=self.grouping.state(),
             overrides=self.policies.overrides,
             addresses=self.fleet.addresses_state(),
+            boosts=dict(self.policies.boosts),
         )
 
     def restore(self, memory: Memory) -> None:
@@ -346,7 +372,7 @@ class Planner:
         self._plan = replace(self._plan, version=memory.plan_version + 1000)
         self._layout_version = memory.layout_version + 1000
         self.meter_ids = MeterIds.restore(memory.meter_ids)
-        self.policies.overrides = dict(memory.overrides)
+        self.policies.restore(memory.overrides, memory.boosts)
         self.grouping.restore(memory.groups)
         self.fleet.restore_addresses(memory.addresses)
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from planner.policy import Override
+from planner.policies import Lift
+from planner.policy import Override, TemporaryBoost
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Memory:
     groups: dict[str, Any] = field(default_factory=dict)
     overrides: Mapping[str, Override] = field(default_factory=dict)
     addresses: dict[str, Any] = field(default_factory=dict)
+    boosts: Mapping[str, TemporaryBoost] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The bytes that ``from_bytes`` reads."""
@@ -34,9 +36,25 @@ class Memory:
                 name: Override(_pair(entry["guarantee_bps"]), _pair(entry["ceiling_bps"]), entry["weight"])
                 for name, entry in raw.pop("overrides").items()
             }
-            return cls(**raw, overrides=overrides)
+            # A memory of before there were boosts has none.
+            boosts = {name: _boost(entry) for name, entry in raw.pop("boosts", {}).items()}
+            return cls(**raw, overrides=overrides, boosts=boosts)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"planner state is malformed: {error!r}") from None
+
+
+def _boost(entry: dict[str, Any]) -> TemporaryBoost:
+    lift = entry["lift"]
+    return TemporaryBoost(
+        str(entry["id"]),
+        tuple(map(str, entry["pools"])),
+        Lift(
+            _pair(lift["guarantee_bps"]), _pair(lift["ceiling_bps"]), lift["weight_factor"], lift["priority"]
+        ),
+        float(entry["start"]),
+        float(entry["end"]),
+        str(entry["reason"]),
+    )
 
 
 def _pair(values: Any) -> tuple[int, int] | None:

@@ -1,32 +1,16 @@
-"""What each pool may have: the file's words, and an operator's overrides above them."""
+"""What each pool may have: the file's words, the policies of now, and an operator's overrides above them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from planner.config import Config, Pool
+from planner.config import Config
 from planner.config_fields import MAX_WEIGHT, MIN_WEIGHT, UNGROUPED
-from planner.snapshot import Refused
-
-Pair = tuple[float, float]
-NO_CEILING: Final = (float("inf"), float("inf"))
-
-
-@dataclass(frozen=True)
-class PoolPolicy:
-    """Guarantee, ceiling (bit/s, upload and download) and weight of one pool."""
-
-    guarantee_bps: Pair = (0.0, 0.0)
-    ceiling_bps: Pair = NO_CEILING
-    weight: float = 1.0
-
-    @classmethod
-    def of(cls, pool: Pool) -> PoolPolicy:
-        """The policy that a block of the configuration describes."""
-        ceiling = NO_CEILING if pool.ceiling_mbps is None else pool.ceiling_mbps.bps
-        return cls(pool.guarantee_mbps.bps, ceiling, pool.weight)
+from planner.policies import Dated, InForce, Lift, Pair, PolicySet, PoolPolicy, Rule, by_pool, next_change
+from planner.policies_file import policies_for, pool_policy, unknown_pool
+from planner.snapshot import NotThere, Refused
 
 
 @dataclass(frozen=True)
@@ -43,6 +27,7 @@ class Override:
             self.guarantee_bps if self.guarantee_bps is not None else below.guarantee_bps,
             self.ceiling_bps if self.ceiling_bps is not None else below.ceiling_bps,
             self.weight if self.weight is not None else below.weight,
+            below.priority,
         )
 
     def updated(self, changes: dict[str, Any]) -> Override:
@@ -50,36 +35,142 @@ class Override:
         return Override(**{**vars(self), **changes})
 
 
+@dataclass(frozen=True)
+class TemporaryBoost:
+    """A lift that an operator gave by REST until a moment of the future."""
+
+    id: str
+    pools: tuple[str, ...]
+    lift: Lift
+    #: Epoch seconds.
+    start: float
+    end: float
+    reason: str = ""
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that it is."""
+        return Rule(f"boost {self.id}", self.pools, self.lift, Dated(self.start, self.end))
+
+
 @dataclass
 class Policies:
-    """Every pool's policy by name, with overrides that outlive restarts."""
+    """Every pool's policy by name: configuration, then policies, then overrides, then temporary boosts.
+
+    Overrides and boosts outlive restarts. What holds is reckoned anew by ``step``, and only when a
+    rule goes on or off.
+    """
 
     config: Config
     overrides: dict[str, Override] = field(default_factory=dict)
+    boosts: dict[str, TemporaryBoost] = field(default_factory=dict)
+    #: The rules of the policy file.
+    rules: PolicySet = field(default_factory=PolicySet)
+    in_force: InForce = field(default_factory=InForce)
+    #: The boosts that are on, by pool.
+    _boosted: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
+    #: When the next rule or boost goes on or off, and when that was reckoned.
+    _until: float = field(default=float("-inf"), repr=False)
+    _since: float = field(default=float("inf"), repr=False)
     #: The file's words on users, read once: they are asked for at every rebuild.
     _users: dict[str, PoolPolicy] = field(default_factory=dict, repr=False)
 
-    def user(self, name: str) -> PoolPolicy:
-        """A configured user's policy."""
+    def __post_init__(self) -> None:
+        if self.config.policies.file is not None:
+            self.rules = policies_for(self.config, self.config.policies.file)
+
+    def step(self, now: float, load: Mapping[str, Pair]) -> bool:
+        """Take the rules of this moment. True if what a pool may have has changed.
+
+        ``load`` is what each region is asked for as a share of its capacity; see ``PolicySet.clawed``.
+        """
+        clawed = self.rules.clawed(self.in_force.clawed, load, now)
+        # A clock that was set back may lie before the last boundary.
+        if self._since <= now < self._until and clawed.keys() == self.in_force.clawed.keys():
+            return False
+        before = (self.in_force, self._boosted)
+        for boost_id in [one.id for one in self.boosts.values() if one.end <= now]:
+            del self.boosts[boost_id]
+        rules = [boost.rule for boost in self.boosts.values()]
+        self.in_force, self._boosted = InForce.at(self.rules, now, clawed), by_pool(rules, now)
+        self._since, self._until = now, min(self.in_force.until, next_change(rules, now))
+        return (replace(before[0], until=self.in_force.until), before[1]) != (self.in_force, self._boosted)
+
+    @property
+    def watches_load(self) -> bool:
+        """Whether ``step`` looks at the load."""
+        return self.rules.watches_load
+
+    def names(self, pool: str) -> tuple[str, ...]:
+        """The rules, boosts and overrides that concern a pool now, for people."""
+        override = ("override",) if pool.removeprefix("group:") in self.overrides and pool[0] == "g" else ()
+        return self.in_force.names(pool) + override + tuple(rule.name for rule in self._boosted.get(pool, ()))
+
+    def user(self, name: str, region: str | None = None) -> PoolPolicy:
+        """A configured user's policy; ``region`` is where the user is, for bursts that are taken back there."""
         policy = self._users.get(name)
         if policy is None:
-            policy = self._users[name] = PoolPolicy.of(self.config.users[name])
-        return policy
+            policy = self._users[name] = pool_policy(self.config.users[name])
+        pool = f"user:{name}"
+        return self._with_boosts(pool, self.in_force.over(pool, policy, region))
 
-    def group(self, group_id: str) -> PoolPolicy:
-        """A group's policy: override, else the file's group, else the defaults for groups."""
+    def group(self, group_id: str, region: str | None = None) -> PoolPolicy:
+        """A group's policy: the file's group, or the defaults for groups, and what is above that."""
         if group_id == UNGROUPED:
             return PoolPolicy()
-        below = PoolPolicy.of(self.config.groups.get(group_id, self.config.group_defaults))
+        pool = f"group:{group_id}"
+        below = pool_policy(self.config.groups.get(group_id, self.config.group_defaults))
+        policy = self.in_force.over(pool, below, region)
         override = self.overrides.get(group_id)
-        return override.over(below) if override else below
+        return self._with_boosts(pool, override.over(policy) if override else policy)
 
     def region(self, name: str) -> PoolPolicy:
         """A region's policy; its ceiling is its capacity where it names none below that."""
-        region = self.config.regions[name]
-        policy = PoolPolicy.of(region)
+        pool, region = f"region:{name}", self.config.regions[name]
+        policy = self._with_boosts(pool, self.in_force.over(pool, pool_policy(region)))
         ceiling = tuple(min(a, b) for a, b in zip(policy.ceiling_bps, region.capacity_mbps.bps, strict=True))
-        return PoolPolicy(policy.guarantee_bps, (ceiling[0], ceiling[1]), policy.weight)
+        return replace(policy, ceiling_bps=(ceiling[0], ceiling[1]))
+
+    def _with_boosts(self, pool: str, policy: PoolPolicy) -> PoolPolicy:
+        for rule in self._boosted.get(pool, ()):
+            policy = rule.lift.over(policy)
+        return policy
+
+    def boost(self, boost: TemporaryBoost, groups: Iterable[str], now: float) -> None:
+        """Take a boost; ``step`` puts it into force.
+
+        Raises
+        ------
+        Refused : if there is one of that id, it is over, or a pool is not there.
+        """
+        path = f"boosts.{boost.id}"
+        if boost.id in self.boosts:
+            raise Refused(f"{path} must be a new id, got one that exists")
+        if boost.end <= max(now, boost.start):
+            raise Refused(
+                f"{path}.end must be in the future and after its start {boost.start:.0f}, got {boost.end:.0f}"
+            )
+        known = set(groups)
+        for pool in boost.pools:
+            for fault in unknown_pool(self.config, f"{path}.pools", pool):
+                raise Refused(fault)
+            if pool.startswith("group:") and pool.removeprefix("group:") not in known:
+                raise Refused(
+                    f"{path}.pools must be groups that are there, got {pool.removeprefix('group:')!r}"
+                )
+        self.boosts[boost.id] = boost
+        self._until = float("-inf")
+
+    def withdraw(self, boost_id: str) -> None:
+        """End a boost now. Raises NotThere."""
+        if self.boosts.pop(boost_id, None) is None:
+            raise NotThere(f"boostID must be the id of a boost, got {boost_id!r}")
+        self._until = float("-inf")
+
+    def restore(self, overrides: Mapping[str, Override], boosts: Mapping[str, TemporaryBoost]) -> None:
+        """What an earlier planner held."""
+        self.overrides, self.boosts = dict(overrides), dict(boosts)
+        self._until = float("-inf")
 
     def check_override(self, group_id: str, members: frozenset[str], override: Override) -> None:
         """Whether the tree could keep this promise. Raises Refused."""

@@ -130,6 +130,11 @@ class Prediction:
             standing = self._renewed(now, structure, columns, grant_bps)
         return standing.forecast
 
+    def adopt(self, old: Structure, new: Structure) -> None:
+        """Go on with a structure of the same pools in the same rows: what was forecast of them stands."""
+        if self.standing is not None and self.standing.structure is old:
+            self.standing = replace(self.standing, structure=new)
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What stands in the way of the best forecast, one line each."""

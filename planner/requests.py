@@ -12,6 +12,7 @@ from allocation.tiers import (
     Phase,
     StandbyCount,
     Standbys,
+    Tier,
     TierRules,
     asked_share,
     kept_bps,
@@ -101,7 +102,9 @@ class Requests:
         n = len(s.path)
         self._realign(s)
         confidence = self._confidence(forecast)
-        tier = tiers(confidence, self.rules)
+        # Without a confidence it is no forecast: the lower rungs repeat what was measured. Held back
+        # like a doubtful forecast they cost demand that was there (docs/design/policies.md).
+        tier = np.where(np.isnan(confidence), np.uint8(Tier.FULL), tiers(confidence, self.rules))
         median = forecast.peak(0.5).astype(np.float64)
         median[np.tile(s.level != Level.USER, 2)] = np.nan
         use = observed.offered_bps.reshape(-1)

@@ -7,7 +7,7 @@ otherwise: a tick works on its arrays only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from planner.config import Config
 from planner.config_fields import UNGROUPED
 from planner.meter_ids import SHARED, MeterIds
 from planner.plan import UNMETERED, Binding, MeterOwner, SwitchLayout
-from planner.policy import Policies, PoolPolicy
+from planner.policies import NORMAL_PRIORITY, PoolPolicy
+from planner.policy import Policies
 from planner.snapshot import Level
 from telemetry.samples import DIRECTIONS
 from topology.groups import ResourceGroup
@@ -70,6 +71,10 @@ class Structure:
     problems: tuple[str, ...]
     #: Rows of the entries by switch and meter id, -1 where a meter has no single entry.
     entry_of_meter: Mapping[int, I64] = field(default_factory=dict)
+    #: Priority class of each pool, shape (n_pools,); 0 is served first.
+    priority: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    #: Those of ``problems`` that policies have no part in.
+    place_problems: tuple[str, ...] = ()
 
     @property
     def first_user(self) -> int:
@@ -94,31 +99,44 @@ def build(
     region_of = _region_of_users(regions, attachments, problems)
     group_of = {user: group.id for group in groups for user in group.members if user in region_of}
     rows = _Rows()
-    _add_pools(rows, config, policies, region_of, group_of)
-    guarantee = _feasible(rows, config, problems)
-    parent = np.array(rows.parent, np.int32)
-    ceiling = np.array(rows.ceiling).T.reshape(2, -1)
-    weight = np.array(rows.weight)
-    path = tuple(rows.path)
-    trees = [PoolTree(path, parent, guarantee[d], ceiling[d], weight) for d in range(2)]
+    _add_pools(rows, config, region_of, group_of)
+    promises = _promises(rows, config, policies)
     dpids = tuple(sorted({dpid for region in config.regions.values() for dpid in region.dpids}))
     entries, layouts = _meters(rows, dpids, regions, attachments, meter_ids, max_meters, problems)
     return Structure(
-        path=path,
+        path=tuple(rows.path),
         level=np.array(rows.level, np.uint8),
-        parent=parent,
-        guarantee_bps=guarantee,
-        ceiling_bps=ceiling,
-        weight=weight,
-        trees=(trees[0], trees[1]),
+        parent=np.array(rows.parent, np.int32),
+        guarantee_bps=promises.guarantee_bps,
+        ceiling_bps=promises.ceiling_bps,
+        weight=promises.weight,
+        trees=promises.trees,
         series=tuple(rows.series),
         dpids=dpids,
         entries=entries,
         layouts=layouts,
         users=tuple(rows.users),
         group_rows={group: tuple(found) for group, found in rows.group_rows.items()},
-        problems=tuple(problems),
+        problems=(*problems, *promises.problems),
         entry_of_meter=_lookup(entries, dpids),
+        priority=promises.priority,
+        place_problems=tuple(problems),
+    )
+
+
+def repriced(s: Structure, config: Config, policies: Policies) -> Structure:
+    """The same pools and meters under the policies of now: what ``build`` would make, without places and meters."""
+    rows = _Rows()
+    rows.path, rows.level, rows.parent = list(s.path), s.level.tolist(), s.parent.tolist()
+    promises = _promises(rows, config, policies)
+    return replace(
+        s,
+        guarantee_bps=promises.guarantee_bps,
+        ceiling_bps=promises.ceiling_bps,
+        weight=promises.weight,
+        trees=promises.trees,
+        priority=promises.priority,
+        problems=(*s.place_problems, *promises.problems),
     )
 
 
@@ -150,68 +168,103 @@ class _Rows:
         self.path: list[str] = []
         self.level: list[int] = []
         self.parent: list[int] = []
-        self.guarantee: list[tuple[float, float]] = []
-        self.ceiling: list[tuple[float, float]] = []
-        self.weight: list[float] = []
         self.series: list[str] = []
         self.users: list[str] = []
         self.user_row: dict[str, int] = {}
         self.group_rows: dict[str, list[int]] = {}
         self.region_row: dict[str, int] = {}
 
-    def add(self, path: str, level: Level, parent: int, policy: PoolPolicy, series: str) -> int:
+    def add(self, path: str, level: Level, parent: int, series: str) -> int:
         self.path.append(path)
         self.level.append(level)
         self.parent.append(parent)
-        self.guarantee.append(policy.guarantee_bps)
-        self.ceiling.append(policy.ceiling_bps)
-        self.weight.append(policy.weight)
         self.series.append(series)
         return len(self.path) - 1
 
 
 def _add_pools(
-    rows: _Rows, config: Config, policies: Policies, region_of: Mapping[str, str], group_of: Mapping[str, str]
+    rows: _Rows, config: Config, region_of: Mapping[str, str], group_of: Mapping[str, str]
 ) -> None:
-    total = config.capacity_mbps.bps
-    rows.add(ROOT, Level.GLOBAL, -1, PoolPolicy(ceiling_bps=total), ROOT)
+    rows.add(ROOT, Level.GLOBAL, -1, ROOT)
     for name in config.regions:
-        rows.region_row[name] = rows.add(
-            f"{ROOT}/{name}", Level.REGION, 0, policies.region(name), f"region/{name}"
-        )
+        rows.region_row[name] = rows.add(f"{ROOT}/{name}", Level.REGION, 0, f"region/{name}")
     parts: dict[tuple[str, str], list[str]] = {}
     for user, region in region_of.items():
         parts.setdefault((region, group_of.get(user, UNGROUPED)), []).append(user)
-    size: dict[str, int] = {}
-    for (_, group), members in parts.items():
-        size[group] = size.get(group, 0) + len(members)
     part_row = {}
-    for (region, group), members in sorted(parts.items()):
-        policy = _part(policies.group(group), len(members) / size[group])
+    for region, group in sorted(parts):
         row = rows.add(
-            f"{ROOT}/{region}/{group}",
-            Level.GROUP,
-            rows.region_row[region],
-            policy,
-            f"group/{group}@{region}",
+            f"{ROOT}/{region}/{group}", Level.GROUP, rows.region_row[region], f"group/{group}@{region}"
         )
         part_row[region, group] = row
         rows.group_rows.setdefault(group, []).append(row)
-    floor = config.allocation.min_rate_mbps * 1e6
     for (region, group), members in sorted(parts.items()):
         row = part_row[region, group]
         for user in sorted(members):
-            policy = policies.user(user)
-            # No meter is shut: the least rate is guaranteed to everybody.
-            least = tuple(
-                max(own, min(floor, top))
-                for own, top in zip(policy.guarantee_bps, policy.ceiling_bps, strict=True)
-            )
-            policy = PoolPolicy((least[0], least[1]), policy.ceiling_bps, policy.weight)
             rows.users.append(user)
-            rows.user_row[user] = rows.add(
-                f"{rows.path[row]}/{user}", Level.USER, row, policy, f"user/{user}"
-            )
+            rows.user_row[user] = rows.add(f"{rows.path[row]}/{user}", Level.USER, row, f"user/{user}")
+
+
+@dataclass(frozen=True)
+class _Promises:
+    """What every pool may have, by row; shapes as in ``Structure``."""
+
+    guarantee_bps: F64
+    ceiling_bps: F64
+    weight: F64
+    priority: npt.NDArray[np.uint8]
+    trees: tuple[PoolTree, PoolTree]
+    problems: tuple[str, ...]
+
+
+def _promises(rows: _Rows, config: Config, policies: Policies) -> _Promises:
+    """The pools' policies as they are now, cut to what fits."""
+    found = _policies_of(rows, config, policies)
+    problems: list[str] = []
+    ceiling = np.array([policy.ceiling_bps for policy in found]).T.reshape(2, -1)
+    asked = np.array([policy.guarantee_bps for policy in found]).T.reshape(2, -1).copy()
+    guarantee = _feasible(rows, asked, ceiling, problems)
+    weight = np.array([policy.weight for policy in found])
+    priority = np.full(len(found), NORMAL_PRIORITY, np.uint8)
+    for row, (policy, above) in enumerate(zip(found, rows.parent, strict=True)):
+        own = policy.priority
+        priority[row] = own if own is not None else priority[above] if above >= 0 else NORMAL_PRIORITY
+    path, parent = tuple(rows.path), np.array(rows.parent, np.int32)
+    up, down = (PoolTree(path, parent, guarantee[d], ceiling[d], weight) for d in range(2))
+    return _Promises(guarantee, ceiling, weight, priority, (up, down), tuple(problems))
+
+
+def _policies_of(rows: _Rows, config: Config, policies: Policies) -> list[PoolPolicy]:
+    """Each row's policy; names and places are in the paths."""
+    floor = config.allocation.min_rate_mbps * 1e6
+    places = [path.split("/") for path in rows.path]
+    part: dict[int, int] = {}
+    for level, above in zip(rows.level, rows.parent, strict=True):
+        if level == Level.USER:
+            part[above] = part.get(above, 0) + 1
+    size: dict[str, int] = {}
+    for row, members in part.items():
+        size[places[row][2]] = size.get(places[row][2], 0) + members
+    found = []
+    for row, (level, place) in enumerate(zip(rows.level, places, strict=True)):
+        if level == Level.GLOBAL:
+            found.append(PoolPolicy(ceiling_bps=config.capacity_mbps.bps))
+        elif level == Level.REGION:
+            found.append(policies.region(place[1]))
+        elif level == Level.GROUP:
+            found.append(_part(policies.group(place[2], place[1]), part[row] / size[place[2]]))
+        else:
+            found.append(_open(policies.user(place[3], place[1]), floor))
+    return found
+
+
+def _open(policy: PoolPolicy, floor_bps: float) -> PoolPolicy:
+    """No meter is shut: the least rate is guaranteed to everybody."""
+    up, down = (
+        max(own, min(floor_bps, top))
+        for own, top in zip(policy.guarantee_bps, policy.ceiling_bps, strict=True)
+    )
+    return replace(policy, guarantee_bps=(up, down))
 
 
 def _part(policy: PoolPolicy, share: float) -> PoolPolicy:
@@ -221,17 +274,15 @@ def _part(policy: PoolPolicy, share: float) -> PoolPolicy:
     guarantee, ceiling = (
         (pair[0] * share, pair[1] * share) for pair in (policy.guarantee_bps, policy.ceiling_bps)
     )
-    return PoolPolicy(guarantee, ceiling, policy.weight * share)
+    return PoolPolicy(guarantee, ceiling, policy.weight * share, policy.priority)
 
 
-def _feasible(rows: _Rows, config: Config, problems: list[str]) -> F64:
+def _feasible(rows: _Rows, guarantee: F64, ceiling: F64, problems: list[str]) -> F64:
     """Guarantees of shape (2, n_pools) that fit into every ceiling above them.
 
     The file's own promises were checked, but who attaches where is not the
     file's to say: where too many meet below one ceiling, all of them are cut in proportion.
     """
-    guarantee = np.array(rows.guarantee).T.reshape(2, -1).copy()
-    ceiling = np.array(rows.ceiling).T.reshape(2, -1)
     parent = np.array(rows.parent)
     level = np.array(rows.level)
     for d, direction in enumerate(DIRECTIONS):

@@ -17,7 +17,8 @@ from forecasting.training import TrainedModel, Verdict, train
 from planner.alarms import RESTARTED, Sighting
 from planner.config import Config, Pool
 from planner.memory import Memory
-from planner.policy import NO_CEILING, Override, Policies, PoolPolicy
+from planner.policies import NO_CEILING, PoolPolicy
+from planner.policy import Override, Policies
 from planner.process import PlannerProcess, open_store
 from planner.snapshot import NotThere, Refused, UnknownGroup
 from tests.planner.networks import network, small

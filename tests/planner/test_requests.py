@@ -67,12 +67,12 @@ def test_narrow_forecast_is_trusted_and_a_wide_one_is_not(
     assert running.tier("anna") is tier
 
 
-def test_forecast_that_is_a_guess_is_a_standby(monkeypatch: pytest.MonkeyPatch):
-    """Below the archetypes a forecast has no confidence; it is not trusted, and nobody is cut for it."""
+def test_what_was_measured_is_asked_for_in_full(monkeypatch: pytest.MonkeyPatch):
+    """Below the archetypes there is no forecast that could be doubted: what was used lately is repeated."""
     running = Foreseen(monkeypatch)
     running.tick(count=4)
-    assert running.tier("ben") is Tier.STANDBY
-    assert min(running.grant("ben")) >= 2e6
+    assert running.tier("ben") is Tier.FULL
+    assert running.report.standbys == ()
 
 
 def test_trusted_forecast_is_granted_before_a_doubtful_one(monkeypatch: pytest.MonkeyPatch):
