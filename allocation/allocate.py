@@ -17,7 +17,7 @@ import numpy as np
 
 from allocation.compiled import FULL_BPS, Bits, Codes, Indices, Rates, compiled
 from allocation.max_min import fill_classes, fill_siblings
-from allocation.tree import InfeasibleTree, PoolTree, roll_up, whole_bps
+from allocation.tree import InfeasibleTree, PoolTree, whole_bps
 
 _NO_CLASSES: Final = np.empty(0, np.uint8)
 
@@ -35,6 +35,10 @@ class Bound(IntEnum):
     LEFTOVER = 3
     #: It is at its ceiling, or all its children are at theirs.
     CEILING = 4
+
+
+# Compiled code knows numbers, not members of an enumeration.
+_PARENT, _GUARANTEE, _CLAIM, _LEFTOVER, _CEILING = (int(bound) for bound in Bound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,7 @@ def allocate(
     """
     capacity = root_capacity(tree, capacity_bps)
     limit = np.minimum(tree.limit_bps, capacity)
-    ceiling = roll_up_leaves(tree, limit[tree.leaves], limit)
+    ceiling = most_of_all(tree, limit)
     claims = whole_claims(tree, claims_bps, limit)
     reserve = whole_reserve(tree, reserve_bps, capacity)
 
@@ -122,9 +126,10 @@ def root_capacity(tree: PoolTree, capacity_bps: float) -> int:
 def explained(tree: PoolTree, stages: Bits, claims: Bits, ceiling: Bits, held: Bits) -> Allocation:
     """The last stage as grants, with what bound each."""
     grant = stages[-1].copy()
+    last_claim = claims[-1] if len(claims) else tree.reserved_bps
     return Allocation(
         grant_bps=grant,
-        bound=_bound(tree, grant, claims, ceiling),
+        bound=_bounds(grant, last_claim, tree.reserved_bps, ceiling),
         stage=_last_rise(stages),
         stages_bps=stages,
         claims_bps=claims,
@@ -133,11 +138,9 @@ def explained(tree: PoolTree, stages: Bits, claims: Bits, ceiling: Bits, held: B
     )
 
 
-def roll_up_leaves(tree: PoolTree, leaf_bps: Bits, limit: Bits) -> Bits:
-    """Of values of leaves those of all pools, between guarantee and limit, shape (n_pools,)."""
-    own = np.zeros(len(tree), np.int64)
-    own[tree.leaves] = leaf_bps
-    return roll_up(tree.parent, own, tree.reserved_bps, limit)
+def most_of_all(tree: PoolTree, limit: Bits) -> Bits:
+    """The most that each pool could be granted: what its leaves could use, within every ceiling."""
+    return _roll_up_limits(tree.parent, tree.first_child, tree.reserved_bps, limit)
 
 
 def whole_claims(tree: PoolTree, claims_bps: Rates, limit: Bits) -> Bits:
@@ -146,13 +149,46 @@ def whole_claims(tree: PoolTree, claims_bps: Rates, limit: Bits) -> Bits:
     if asked.ndim != 2 or asked.shape[1] != len(tree.leaves):
         raise ValueError(f"claims_bps must have shape (n_claims, {len(tree.leaves)}), got {asked.shape}")
     claims = np.empty((len(asked), len(tree)), np.int64)
-    so_far = np.zeros(len(tree.leaves), np.int64)
-    most = limit[tree.leaves]
-    for row, claim in enumerate(asked):
-        _refuse(tree, tree.leaves, claim, f"claims_bps[{row}]")
-        np.maximum(so_far, np.ceil(np.minimum(claim, most)).astype(np.int64), out=so_far)
-        claims[row] = roll_up_leaves(tree, so_far, limit)
+    before = tree.reserved_bps
+    for row, claim in enumerate(np.ascontiguousarray(asked)):
+        if not _roll_up_claims(
+            tree.parent, tree.leaves, claim, before, tree.reserved_bps, limit, claims[row]
+        ):
+            _refuse(tree, tree.leaves, claim, f"claims_bps[{row}]")
+        before = claims[row]
     return claims
+
+
+@compiled
+def _roll_up_limits(parent: Indices, first_child: Indices, reserved: Bits, limit: Bits) -> Bits:
+    total = np.zeros(len(parent), np.int64)
+    for i in range(len(parent) - 1, -1, -1):
+        is_leaf = first_child[i] == first_child[i + 1]
+        total[i] = max(reserved[i], limit[i] if is_leaf else min(total[i], limit[i]))
+        if i > 0:
+            total[parent[i]] = min(total[parent[i]] + total[i], FULL_BPS)
+    return total
+
+
+@compiled
+def _roll_up_claims(
+    parent: Indices, leaves: Indices, claim: Rates, before: Bits, reserved: Bits, limit: Bits, total: Bits
+) -> bool:
+    """Fill ``total`` from the leaves' claims, rounded up, none below ``before``; False if one is not >= 0."""
+    total[:] = 0
+    leaf, good = len(leaves) - 1, True
+    for i in range(len(parent) - 1, -1, -1):
+        own = min(total[i], limit[i])
+        if leaf >= 0 and leaves[leaf] == i:
+            asked = claim[leaf]
+            if not asked >= 0:
+                asked, good = 0.0, False
+            own = max(before[i], int(np.ceil(min(asked, limit[i]))))
+            leaf -= 1
+        total[i] = max(reserved[i], own)
+        if i > 0:
+            total[parent[i]] = min(total[parent[i]] + total[i], FULL_BPS)
+    return good
 
 
 def whole_reserve(tree: PoolTree, reserve_bps: Rates | None, capacity: int) -> Bits:
@@ -164,6 +200,15 @@ def whole_reserve(tree: PoolTree, reserve_bps: Rates | None, capacity: int) -> B
         raise ValueError(f"reserve_bps must have shape ({len(tree)},), got {reserve.shape}")
     _refuse(tree, np.arange(len(tree), dtype=np.int32), reserve, "reserve_bps")
     return np.ceil(np.minimum(reserve, capacity)).astype(np.int64)
+
+
+def checked(tree: PoolTree, leaf_bps: Rates, what: str) -> Rates:
+    """One figure for each of ``tree.leaves``; refuses what is negative or NaN."""
+    values = np.asarray(leaf_bps, np.float64)
+    if values.shape != tree.leaves.shape:
+        raise ValueError(f"{what} must have shape {tree.leaves.shape}, got {values.shape}")
+    _refuse(tree, tree.leaves, values, what)
+    return values
 
 
 def _refuse(tree: PoolTree, pools: Indices, values: Rates, what: str) -> None:
@@ -198,9 +243,10 @@ def _share_tree(
     """
     held = np.zeros_like(after)
     for pool in range(len(after)):
-        members = children[first_child[pool] : first_child[pool + 1]]
-        if len(members) == 0:
+        # Asked before the slice is made: making one for each leaf costs more than all the sharing.
+        if first_child[pool] == first_child[pool + 1]:
             continue
+        members = children[first_child[pool] : first_child[pool + 1]]
         budget = after[pool]
         if reserve[pool] > 0:
             least, wanted = 0, 0
@@ -218,18 +264,27 @@ def _share_tree(
     return held
 
 
-def _bound(tree: PoolTree, grant: Bits, claims: Bits, ceiling: Bits) -> Codes:
-    last_claim = claims[-1] if len(claims) else tree.reserved_bps
-    bound = np.full(len(grant), Bound.LEFTOVER, np.uint8)
-    bound[grant == last_claim] = Bound.CLAIM
-    bound[grant < last_claim] = Bound.PARENT
-    bound[(grant == tree.reserved_bps) & (tree.reserved_bps > 0)] = Bound.GUARANTEE
-    bound[grant >= ceiling] = Bound.CEILING
+@compiled
+def _bounds(grant: Bits, last_claim: Bits, reserved: Bits, ceiling: Bits) -> Codes:
+    """``Bound`` of every pool."""
+    bound = np.empty(len(grant), np.uint8)
+    for i in range(len(grant)):
+        if grant[i] >= ceiling[i]:
+            bound[i] = _CEILING
+        elif grant[i] == reserved[i] and reserved[i] > 0:
+            bound[i] = _GUARANTEE
+        elif grant[i] < last_claim[i]:
+            bound[i] = _PARENT
+        else:
+            bound[i] = _CLAIM if grant[i] == last_claim[i] else _LEFTOVER
     return bound
 
 
+@compiled
 def _last_rise(stages: Bits) -> Codes:
     last = np.zeros(stages.shape[1], np.uint8)
     for stage in range(1, len(stages)):
-        last[stages[stage] > stages[stage - 1]] = stage
+        for i in range(stages.shape[1]):
+            if stages[stage, i] > stages[stage - 1, i]:
+                last[i] = stage
     return last

@@ -31,3 +31,8 @@ FULL_BPS: Final = 2**62
 def compiled(function: Function) -> Function:
     """The same function as machine code; the original stays reachable as ``py_func``."""
     return cast(Function, numba.njit(cache=True, nogil=True)(function))
+
+
+def summing(function: Function) -> Function:
+    """As ``compiled``; sums may be added up in any order, which lets them use vector instructions."""
+    return cast(Function, numba.njit(cache=True, nogil=True, fastmath={"reassoc", "nsz"})(function))

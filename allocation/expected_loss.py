@@ -113,8 +113,8 @@ def allocate_by_curves(
         )
     capacity = staged.root_capacity(tree, capacity_bps)
     limit = np.minimum(tree.limit_bps, capacity)
-    ceiling = staged.roll_up_leaves(tree, limit[leaves], limit)
-    use = np.zeros(len(leaves)) if use_bps is None else np.asarray(use_bps, np.float64)
+    ceiling = staged.most_of_all(tree, limit)
+    use = np.zeros(len(leaves)) if use_bps is None else staged.checked(tree, use_bps, "use_bps")
     claims = staged.whole_claims(tree, np.stack([use, curves.rate_bps[:, -1]]), limit)
     rows = np.empty((0, len(leaves))) if claims_bps is None else claims_bps
     between = np.clip(staged.whole_claims(tree, rows, limit), claims[0], claims[1])

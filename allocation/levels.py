@@ -76,9 +76,9 @@ def share_by_level(
     stage = np.empty_like(grant)
     for at in range(n):
         pool = pool_at[at]
-        members = children[first_child[pool] : first_child[pool + 1]]
-        if len(members) == 0:
+        if first_child[pool] == first_child[pool + 1]:
             continue
+        members = children[first_child[pool] : first_child[pool + 1]]
         budget = grant[pool]
         if not by_curve[pool]:
             _fill_in_steps(budget, members, lower, between, upper, weight, priority, grant, stage)
@@ -115,7 +115,8 @@ def _preorder(children: Indices, first_child: Indices, parent: Indices) -> tuple
     for pool in range(n):
         following = place[pool] + 1
         end[place[pool]] = place[pool] + size[pool]
-        for child in children[first_child[pool] : first_child[pool + 1]]:
+        for k in range(first_child[pool], first_child[pool + 1]):
+            child = children[k]
             place[child] = following
             following += size[child]
     return place, end

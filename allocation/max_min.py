@@ -12,12 +12,14 @@ from typing import Final
 
 import numpy as np
 
-from allocation.compiled import FULL_BPS, Bits, Codes, Indices, Rates, compiled
+from allocation.compiled import FULL_BPS, Bits, Codes, Indices, Rates, compiled, summing
 
 #: Newton's search ends in under ten steps on ordinary trees. Past the first number every
 #: second step halves the bracket instead, and the second number is out of reach then.
 _NEWTON_STEPS: Final = 16
 _MOST_STEPS: Final = 400
+#: From this number of siblings on, copying their bounds side by side pays.
+_MANY: Final = 8
 
 
 def weighted_max_min(demand_bps: Rates, weight: Rates, capacity_bps: float) -> Rates:
@@ -90,24 +92,47 @@ def fill_siblings(
     members : shape (n_siblings,)                 Indices into the arrays that follow.
     lower, upper, weight, grant : shape (n_pools,)
     """
+    if len(members) >= _MANY:
+        level = _quick_level(budget, members, lower, upper, weight)
+        if level == np.inf:
+            for i in members:
+                grant[i] = upper[i]
+            return
+        if level >= 0 and _round_down(budget, level, members, lower, upper, weight, grant):
+            return
     if _fill_if_plain(budget, members, lower, upper, grant):
         return
     level = _search_level(budget, members, lower, upper, weight)
+    _round_down(budget, level, members, lower, upper, weight, grant)
+
+
+@compiled
+def _round_down(
+    budget: int,
+    level: float,
+    members: Indices,
+    lower: Bits,
+    upper: Bits,
+    weight: Rates,
+    grant: Bits,
+) -> bool:
+    """Write the shares at a level in whole bits; whether they come out as the budget."""
     spare = budget
     for i in members:
-        at_level = level * weight[i]
-        if at_level >= upper[i]:
-            grant[i] = upper[i]
-        else:
-            grant[i] = max(lower[i], int(at_level))
+        # Compared as floats first: an integer could not hold what a high level gives a heavy weight.
+        share = int(min(level * weight[i], float(upper[i])))
+        grant[i] = max(lower[i], share)
         spare -= grant[i]
+    if spare < 0:
+        return False
     for i in members:
-        if spare <= 0:
+        if spare == 0:
             break
         at_level = level * weight[i]
         if lower[i] <= at_level < upper[i]:
             grant[i] += 1
             spare -= 1
+    return spare == 0
 
 
 @compiled
@@ -156,6 +181,58 @@ def _fill_if_plain(budget: int, members: Indices, lower: Bits, upper: Bits, gran
             grant[i] = lower[i]
         return True
     return False
+
+
+@compiled
+def _quick_level(budget: int, members: Indices, lower: Bits, upper: Bits, weight: Rates) -> float:
+    """The level by plain Newton steps, infinity where everyone gets all it can use, -1 where it does not settle.
+
+    The bounds are copied side by side and the loops are free of branches, so that they compile to
+    vector instructions: several times the speed of ``_search_level``, which never fails.
+    """
+    n = len(members)
+    low, high, slope = np.empty(n), np.empty(n), np.empty(n)
+    for k in range(n):
+        low[k], high[k], slope[k] = lower[members[k]], upper[members[k]], weight[members[k]]
+    least, most, total_weight = _sums(low, high, slope)
+    # Whole numbers up to 2**53 add up exactly in floats; what is above is above every budget.
+    if budget >= most:
+        return float(np.inf)
+    if budget <= least:
+        return 0.0 if least == budget else -1.0
+    level = budget / total_weight
+    for _ in range(_NEWTON_STEPS):
+        total, steep = _at_level(level, low, high, slope)
+        if abs(budget - total) <= 0.01 + 1e-12 * budget:
+            return level
+        if steep <= 0:
+            break
+        level += (budget - total) / steep
+        if level < 0:
+            break
+    return -1.0
+
+
+@summing
+def _sums(low: Rates, high: Rates, weight: Rates) -> tuple[float, float, float]:
+    least, most, total = 0.0, 0.0, 0.0
+    for k in range(len(low)):
+        least += low[k]
+        most += high[k]
+        total += weight[k]
+    return least, most, total
+
+
+@summing
+def _at_level(level: float, low: Rates, high: Rates, weight: Rates) -> tuple[float, float]:
+    """What everyone has at a level, summed, and how fast that rises."""
+    total, slope = 0.0, 0.0
+    for k in range(len(low)):
+        at_level = level * weight[k]
+        share = min(max(at_level, low[k]), high[k])
+        total += share
+        slope += weight[k] if share == at_level else 0.0
+    return total, slope
 
 
 @compiled

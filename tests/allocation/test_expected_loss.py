@@ -6,12 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from allocation.curves import quantile_knots
-from allocation.expected_loss import allocate_by_forecast
+from allocation.allocate import Bound, allocate
+from allocation.checks import idle_bps, is_feasible
+from allocation.curves import Curves, forecast_curves, linear_curves, quantile_knots
+from allocation.expected_loss import allocate_by_curves, allocate_by_forecast
 from allocation.tree import Sharing
-from tests.allocation.trees import INF, random_tree, tree_of
+from tests.allocation.trees import INF, RATES, many, random_tree, tree_of, trees
 
 QUANTILE = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 
@@ -107,3 +111,185 @@ def test_least_expected_unserved_demand_on_random_trees():
         ours = unserved(demand, got.grant_bps[tree.leaves])
         assert ours <= unserved(demand, fair.grant_bps[tree.leaves]) * (1 + 1e-9) + len(tree)
         assert ours == pytest.approx(least_unserved(tree, demand, capacity), rel=2e-3)
+
+
+@st.composite
+def forecast_problems(draw, max_pools=12):
+    """A tree with mixed sharing and classes, quantiles of its leaves, present use, reserves and a capacity."""
+    tree, capacity = draw(trees(max_pools))
+    n = len(tree)
+    sharing = np.array([draw(st.sampled_from([0, 1, 1])) for _ in range(n)])
+    priority = np.array([draw(st.sampled_from([0, 0, 0, 1, 7])) for _ in range(n)])
+    drawn = [[draw(RATES) for _ in QUANTILE] for _ in tree.leaves]
+    demand = np.sort(np.array(drawn).reshape(len(tree.leaves), len(QUANTILE)), axis=1)
+    use = draw(st.one_of(st.none(), st.just([draw(RATES) for _ in tree.leaves])))
+    reserve = np.array([draw(st.one_of(st.just(0.0), RATES)) for _ in range(n)])
+    return replace(tree, sharing=sharing, priority=priority), demand, use, reserve, capacity
+
+
+def check_all_that_holds(tree, demand, use, reserve, capacity):
+    """Promises kept to the bit at every stage, and nothing idle while the curves ask for more."""
+    got = allocate_by_forecast(tree, QUANTILE, demand, use, reserve, capacity)
+    assert is_feasible(tree, got.grant_bps, capacity)
+    assert (np.diff(got.stages_bps, axis=0) >= 0).all()
+    for stage in (1, 2):
+        assert is_feasible(tree, got.stages_bps[stage], capacity)
+        assert not idle_bps(tree, got.stages_bps[stage], got.claims_bps[stage - 1]).any()
+    assert not idle_bps(tree, got.grant_bps, got.ceiling_bps, got.held_bps).any()
+    assert ((got.short >= 0) & (got.short <= 1)).all()
+    return got
+
+
+@given(forecast_problems())
+@many(300)
+def test_what_holds_of_every_allocation(problem):
+    """Sums to the bit/s, guarantees, ceilings, no idle capacity; any sharing, any classes, any shape."""
+    check_all_that_holds(*problem)
+
+
+def test_what_holds_of_ten_thousand_trees():
+    """The same for ten thousand random trees of four levels with rates as in access networks."""
+    rng = np.random.default_rng(11)
+    for _ in range(10_000):
+        tree, _, capacity = random_tree(rng)
+        n = len(tree)
+        tree = replace(tree, sharing=rng.integers(0, 2, n), priority=rng.choice([0, 0, 0, 1], n))
+        demand = forecasts(rng, tree)
+        use = demand[:, 2] * rng.uniform(0.2, 2, len(demand))
+        check_all_that_holds(tree, demand, use, rng.uniform(0, 1e7, n), capacity)
+
+
+def test_equal_probability_among_those_not_at_a_bound():
+    """In every pool, children between their bounds reach one level; leaves of it fall short equally often."""
+    rng = np.random.default_rng(13)
+    for _ in range(300):
+        tree, _, capacity = random_tree(rng)
+        tree = by_forecast(tree)
+        demand = forecasts(rng, tree)
+        got = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=capacity)
+        wanted = forecast_curves(tree, QUANTILE, demand).at(np.nan_to_num(got.level[tree.leaves]))
+        held = np.clip(wanted, got.stages_bps[0, tree.leaves], got.claims_bps[1, tree.leaves])
+        sought = ~np.isnan(got.level[tree.leaves])
+        assert (np.abs(held - got.stages_bps[2, tree.leaves])[sought] <= 2 + 1e-9 * held[sought]).all()
+
+
+@given(forecast_problems(), RATES)
+@many(150)
+def test_more_capacity_takes_from_nobody(problem, more):
+    """Nobody has less when there is more to share, but for bits of rounding; reserves aside."""
+    tree, demand, use, _, capacity = problem
+    before = allocate_by_forecast(tree, QUANTILE, demand, use, None, capacity)
+    after = allocate_by_forecast(tree, QUANTILE, demand, use, None, capacity + more)
+    assert (after.grant_bps >= before.grant_bps - 8 * len(tree) - 1e-9 * before.grant_bps).all()
+
+
+@given(forecast_problems())
+@many(150)
+def test_nobody_is_cut_below_use_on_a_forecast_alone(problem):
+    """Where all uses fit below every pool, each keeps what it uses, whatever the forecasts say."""
+    tree, demand, use, reserve, capacity = problem
+    use = np.zeros(len(tree.leaves)) if use is None else np.array(use)
+    got = allocate_by_forecast(tree, QUANTILE, demand, use, reserve, capacity)
+    alone = allocate_by_forecast(tree, QUANTILE, np.zeros_like(demand), use, None, capacity)
+    fits = ~idle_or_short(tree, alone, use)
+    assert (got.grant_bps[tree.leaves] >= np.minimum(use, alone.ceiling_bps[tree.leaves]) - 1)[fits].all()
+
+
+def idle_or_short(tree, allocation, use):
+    """Leaves below a pool whose children use more, together, than it can have."""
+    asked, most = allocation.claims_bps[0], np.minimum(tree.limit_bps, allocation.claims_bps[0])
+    together = np.zeros(len(tree))
+    np.add.at(together, tree.parent[1:], asked[1:].astype(float))
+    short = together > most
+    for i in range(1, len(tree)):
+        short[i] |= short[tree.parent[i]]
+    return short[tree.leaves]
+
+
+@given(trees(max_pools=10), st.data())
+@many(150)
+def test_straight_curves_are_max_min(drawn, data):
+    """With ``weight * level`` as curves one pool shares as by weighted max-min."""
+    tree, _ = drawn
+    n = len(tree)
+    star = replace(
+        tree,
+        parent=np.r_[-1, np.zeros(n - 1)],
+        guarantee_bps=np.zeros(n),
+        ceiling_bps=np.full(n, INF),
+        sharing=np.ones(n),
+    )
+    most = np.array([data.draw(RATES) for _ in star.leaves])
+    capacity = data.draw(RATES)
+    curved = allocate_by_curves(star, linear_curves(star, most), capacity_bps=capacity)
+    fair = allocate(replace(star, sharing=None), most[np.newaxis], capacity_bps=capacity)
+    np.testing.assert_allclose(curved.stages_bps[2], fair.stages_bps[1], rtol=1e-9, atol=2 * n)
+
+
+def test_a_higher_class_is_served_first():
+    """A class has all its forecast may want before a lower class gets anything."""
+    tree = tree_of(("g", 0, INF, 1), ("g/a", 0, INF, 1), ("g/b", 0, INF, 1), ("g/c", 0, INF, 1))
+    tree = replace(by_forecast(tree), priority=[0, 0, 5, 0])
+    demand = np.tile(np.array([50, 50, 50, 50, 50], float) * 1e6, (3, 1))
+    got = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=90e6)
+    assert got.grant_bps[1:].tolist() == [20_000_000, 50_000_000, 20_000_000]
+    by_weight = allocate(replace(tree, sharing=None), demand[:, 2][np.newaxis], capacity_bps=90e6)
+    assert by_weight.grant_bps[1:].tolist() == [20_000_000, 50_000_000, 20_000_000]
+
+
+def test_classes_nest():
+    """The classes below a pool are served within the turn of the pool's own class."""
+    pools = [("g", 0, INF, 1), ("g/x", 0, INF, 1), ("g/y", 0, INF, 1)]
+    pools += [(f"g/{p}/{u}", 0, INF, 1) for p in "xy" for u in "ab"]
+    tree = replace(by_forecast(tree_of(*pools)), priority=[0, 1, 0, 0, 9, 9, 0])
+    demand = np.full((4, len(QUANTILE)), 10e6)
+    for capacity, expected in (
+        (5, [0, 5, 0, 0]),
+        (15, [5, 10, 0, 0]),
+        (25, [10, 10, 5, 0]),
+        (38, [10, 10, 10, 8]),
+    ):
+        got = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=capacity * 1e6)
+        assert got.grant_bps[3:].tolist() == [round(x * 1e6) for x in expected]
+
+
+def test_without_forecast_scarcity_nothing_is_withheld():
+    """With room for all, each gets its whole curve and a share of what is left; the probability is 0."""
+    tree = by_forecast(tree_of(("g", 0, 1000, 1), ("g/a", 0, 300, 1), ("g/b", 0, INF, 1)))
+    got = allocate_by_forecast(tree, QUANTILE, np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]], float))
+    assert got.grant_bps.tolist() == [1000, 300, 700]
+    assert got.short.tolist() == [0, 0]
+    assert got.bound.tolist() == [Bound.CEILING, Bound.CEILING, Bound.LEFTOVER]
+
+
+@pytest.mark.parametrize(
+    ("demand", "use", "message"),
+    [
+        ([[1, 2, 3, 4, np.nan]], None, "g/a: demand_bps must be >= 0, not NaN"),
+        ([[1, 2, 3, 2, 5]], None, "g/a: demand_bps must be >= 0, not NaN, and not fall"),
+        ([[-1, 2, 3, 4, 5]], None, "g/a: demand_bps must be >= 0"),
+        ([[1, 2, 3]], None, r"demand_bps must have shape \(n_leaves, 5\)"),
+        ([[1, 2, 3, 4, 5]], [np.nan], "g/a: use_bps must be >= 0"),
+        ([[1, 2, 3, 4, 5]], [-1.0], "g/a: use_bps must be >= 0"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_refused_by_name(demand, use, message):
+    """NaN is not zero, and quantiles do not fall."""
+    tree = by_forecast(tree_of(("g", 0, INF, 1), ("g/a", 0, INF, 1)))
+    with pytest.raises(ValueError, match=message):
+        allocate_by_forecast(tree, QUANTILE, np.array(demand, float), use)
+
+
+@pytest.mark.parametrize(
+    ("level", "rate", "message"),
+    [
+        ([[0, 0]], [[1, 2]], "level must be finite and rise"),
+        ([[0, 1]], [[2, 1]], "rate_bps must be >= 0"),
+        ([[0, 1]], [[np.nan, 1]], "rate_bps must be >= 0"),
+        ([[0]], [[1]], "n_knots >= 2"),
+    ],
+)
+def test_curves_must_rise(level, rate, message):
+    """Levels rise strictly, rates do not fall."""
+    with pytest.raises(ValueError, match=message):
+        Curves(np.array(level, float), np.array(rate, float))
