@@ -33,6 +33,7 @@ BLOCKS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("forecasting", config.Forecasting),
     ("allocation", config.Allocation),
     ("allocation.buffer", config.Buffer),
+    ("allocation.canary", config.Canary),
     ("allocation.tiers", config_tiers.Tiers),
     ("policies", config_policies.Policies),
     ("events", config_events.Events),

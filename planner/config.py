@@ -163,6 +163,13 @@ class Buffer(Block):
     max_fraction: Fraction = Field(default=0.1, description="of the pool's capacity, at most")
 
 
+class Canary(Block):
+    """Which regions follow the plan under canary; the others keep what stood when it began."""
+
+    regions: tuple[str, ...] = Field(default=(), description="these; none named: as many as `share` says")
+    share: Fraction = Field(default=0.1, gt=0, description="of the regions, rounded up")
+
+
 class Allocation(Block):
     """How capacity is shared and written to the switches."""
 
@@ -171,7 +178,18 @@ class Allocation(Block):
         default=False,
         description="reckon at each tick what static caps and auto-bandwidth would have carried",
     )
-    mode: Literal["live", "shadow"] = Field(default="live", description="shadow: plans are made, meters stay")
+    mode: Literal["live", "canary", "shadow"] = Field(
+        default="live", description="shadow: plans are made, meters stay; canary: so but for some regions"
+    )
+    canary: Canary = Field(default=Canary(), description="which regions go first")
+    max_plan_age_s: Positive | None = Field(
+        default=None,
+        description="a plan whose input is older is not published; absent: four ticks, at least 30 s",
+    )
+    plans_kept: Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)] = Field(
+        default=60, description="earlier plans kept to go back to"
+    )
+    keep_every_s: NotNegative = Field(default=60.0, description="seconds from one kept plan to the next")
     dead_band: Fraction = Field(default=0.05, description="a rise smaller than this share waits")
     burst_s: Positive = Field(default=0.25, description="a meter's burst, in seconds of its rate")
     min_burst_kbit: Positive = Field(default=150.0, description="a burst is never smaller")

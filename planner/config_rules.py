@@ -41,6 +41,9 @@ def broken_rules(config: Config) -> Iterator[str]:
     buffer = config.allocation.buffer
     if buffer.min_fraction > buffer.max_fraction:
         yield f"allocation.buffer.min_fraction must be <= max_fraction {buffer.max_fraction}, got {buffer.min_fraction}"
+    for name in config.allocation.canary.regions:
+        if name not in config.regions:
+            yield f"allocation.canary.regions must be regions, got {name!r}"
     tiers = config.allocation.tiers
     if tiers.partial_above > tiers.full_above:
         yield f"allocation.tiers.partial_above must be <= full_above {tiers.full_above}, got {tiers.partial_above}"

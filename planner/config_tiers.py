@@ -13,7 +13,7 @@ class Tiers(Block):
 
     enabled: bool = Field(default=True, description="false: every forecast is asked for in full")
     band: Positive = Field(
-        default=0.5,
+        default=1.0,
         description="confidence is the probability that demand stays within this share of the median",
     )
     floor_mbps: NotNegative = Field(default=0.1, description="the band is at least so wide to either side")

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +31,7 @@ from planner.history import DemandHistory, Loader
 from planner.memory import Memory
 from planner.meter_ids import MeterIds
 from planner.metering import meter_tables
+from planner.modes import Publication, Stance, canary_regions, max_age_s
 from planner.observation import NewestSamples, Observed
 from planner.plan import Plan
 from planner.policy import Policies
@@ -95,8 +95,12 @@ class Planner:
         self._decision: Decision | None = None
         #: Grants in force, shape (2, n_pools) of ``structure``; NaN for pools that had none.
         self._grant: F64 = np.empty((2, 0))
-        self._plan = Plan(mode=config.allocation.mode)
+        self.publication = _publication(config)
         self._layout_version = 0
+        #: When the input of the newest decision was taken, and when the published plan last was confirmed.
+        self._begun = self._decided = self._confirmed = float("-inf")
+        #: Seconds that only go forward.
+        self.clock: Callable[[], float] = time.perf_counter
         self._forecast_now: Forecast | None = None
         self._last_tick = float("nan")
         self._ticks = 0
@@ -128,12 +132,17 @@ class Planner:
         """A group or policy changed: build the tree anew at the next tick."""
         self._stale = True
 
+    @property
+    def plan_is_stale(self) -> bool:
+        """Whether the published plan has not been confirmed by a tick for too long: it is not handed out."""
+        return self.clock() - self._confirmed > self.publication.max_age_s
+
     # The loop.
 
     def tick(self, now: float) -> Plan:
         """One round. Never raises: what fails is logged, kept in ``problems``, and the last plan stands."""
-        clock, steps = time.perf_counter, {}
-        begun = clock()
+        clock, steps = self.clock, {}
+        self._begun = begun = clock()
         with self.lock:
             for name, step in (
                 ("observe", self._observe),
@@ -153,7 +162,7 @@ class Planner:
                 shown = ", ".join(f"{name} {ms / 1e3:.1f} s" for name, ms in steps.items())
                 LOG.warning("tick took %.1f s: %s", taken_s, shown)
             self._attempt("snapshot", lambda now: self._swap_snapshot(now, taken_s * 1e3, steps), now)
-        return self._plan
+        return self.publication.published
 
     def _attempt(self, name: str, step: Callable[[float], None], now: float) -> bool:
         try:
@@ -286,20 +295,24 @@ class Planner:
         if s is not None and observed is not None and forecast is not None:
             asked = self.requests.step(s, observed, forecast, now)
             self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked)
+            self._decided = self._begun
 
     def _publish(self, now: float) -> None:
         s, decision = self.structure, self._decision
+        if self.publication.stance.frozen:
+            # It stands because an operator said so, and not because nothing better came.
+            self._confirmed = self._begun
         if s is None or decision is None or len(decision.share_bps) != len(s.entries.pool):
             return
-        self._grant = decision.grant_bps.astype(np.float64)
-        self._plan = replace(
-            self._plan,
-            version=self._plan.version + 1,
+        plan = Plan(
             time=now,
             layout_version=self._layout_version,
             layouts=dict(s.layouts),
             meters=meter_tables(s, decision.share_bps, self.config.allocation),
         )
+        self.publication.offer(plan, self.clock() - self._decided)
+        self._confirmed = self._begun
+        self._grant = decision.grant_bps.astype(np.float64)
         if self._observed is not None:
             self.record.add(now, s, self._observed.offered_bps, self._grant)
             self.tally.add(now, s, self._observed, decision, self.history, self._columns)
@@ -320,7 +333,7 @@ class Planner:
             )  # fmt: skip
         failed = (*self.problems.values(), *self.prediction.problems)
         problems = failed + (s.problems if s is not None else ())
-        planning = bool(self._plan.meters)
+        planning = bool(self.publication.published.meters)
         status = "degraded" if failed else "ok" if planning else "starting"
         self.snapshot = Snapshot(
             time=now,
@@ -329,7 +342,7 @@ class Planner:
             groups=self.grouping.views(self.policies, s),
             shared_services=self.grouping.shared_services,
             switches=self.fleet.views(),
-            plan=self._plan,
+            plan=self.publication.published,
         )
 
     def _peers(self, structure: Structure, now: float) -> F64:
@@ -357,8 +370,8 @@ class Planner:
     def memory(self) -> Memory:
         """What a successor needs to go on."""
         return Memory(
-            plan_version=self._plan.version,
-            layout_version=self._layout_version,
+            plan_version=self.publication.versions[0],
+            layout_version=self.publication.versions[1],
             meter_ids=self.meter_ids.state(),
             groups=self.grouping.state(),
             overrides=self.policies.overrides,
@@ -369,12 +382,19 @@ class Planner:
     def restore(self, memory: Memory) -> None:
         """Go on where a predecessor stopped."""
         # Later than anything it may have published since it was last written down.
-        self._plan = replace(self._plan, version=memory.plan_version + 1000)
-        self._layout_version = memory.layout_version + 1000
+        self.publication.start_after(memory.plan_version + 1000, memory.layout_version + 1000)
         self.meter_ids = MeterIds.restore(memory.meter_ids)
         self.policies.restore(memory.overrides, memory.boosts)
         self.grouping.restore(memory.groups)
         self.fleet.restore_addresses(memory.addresses)
+
+
+def _publication(config: Config) -> Publication:
+    a = config.allocation
+    first = canary_regions(config.regions, a.canary.regions, a.canary.share) if a.mode == "canary" else ()
+    dpids = {name: region.dpids for name, region in config.regions.items()}
+    age_s = max_age_s(a.max_plan_age_s, a.tick_s)
+    return Publication(Stance(a.mode, first), dpids, age_s, a.plans_kept, a.keep_every_s)
 
 
 @contextmanager

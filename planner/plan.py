@@ -82,7 +82,7 @@ class Plan:
     version: int = 0
     #: When it was decided, epoch seconds.
     time: float = 0.0
-    #: ``live``, or ``shadow``: made and shown, not enforced.
+    #: ``live``; ``canary``: new in some regions only; ``shadow``: made and shown, not enforced.
     mode: str = "live"
     layout_version: int = 0
     layouts: dict[int, SwitchLayout] = field(default_factory=dict)

@@ -85,7 +85,10 @@ def seam_app(planner: Planner, secret: str, board: PlanBoard, on_network: Callab
             raise ValueError(f"wait_s must be >= 0, got {wait_s}")
         wait_s = min(wait_s, _MAX_WAIT_S)
         # A caller that is ahead knew another planner: it is told the truth at once.
-        while (current := planner.snapshot.plan).version == after or not current.layouts:
+        # A stale plan is none: switches are left as they are.
+        while (
+            (current := planner.snapshot.plan).version == after or not current.layouts or planner.plan_is_stale
+        ):
             if wait_s <= 0:
                 return Response(b"")
             started = asyncio.get_running_loop().time()

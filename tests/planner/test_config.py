@@ -76,7 +76,7 @@ BAD: list[tuple[str, str, str, str]] = [
     ("unknown protocol", "", "applications: {web: [{protocol: tpc}]}", "applications.web.0.protocol must be 'tcp', 'udp', 'sctp' or 'icmp', got 'tpc'"),
     ("ports the wrong way round", "", 'applications: {web: [{protocol: tcp, ports: ["90-80"]}]}', "applications.web.0.ports.0 must be ports from 1 to 65535, the first not above the last, got '90-80'"),
     ("ports of two applications", "", "applications: {a: [{protocol: tcp, ports: [80]}], b: [{protocol: tcp, ports: [70-90]}]}", "applications.b must not overlap applications.a, got tcp 80-80 in both"),
-    ("unknown mode", "", "allocation: {mode: dry}", "allocation.mode must be 'live' or 'shadow', got 'dry'"),
+    ("unknown mode", "", "allocation: {mode: dry}", "allocation.mode must be 'live', 'canary' or 'shadow', got 'dry'"),
     ("share above one", "", "allocation: {dead_band: 5}", "allocation.dead_band must be <= 1, got 5"),
     ("buffer upside down", "", "allocation: {buffer: {min_fraction: 0.2}}", "allocation.buffer.min_fraction must be <= max_fraction 0.1, got 0.2"),
     ("seconds with a unit", "", "polling: {interval_s: 5s}", "polling.interval_s must be a number, got '5s'"),

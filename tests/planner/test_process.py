@@ -18,6 +18,7 @@ from planner.alarms import RESTARTED, Sighting
 from planner.config import Config, Pool
 from planner.memory import Memory
 from planner.policies import NO_CEILING, PoolPolicy
+from planner.policies_file import pool_policy
 from planner.policy import Override, Policies
 from planner.process import PlannerProcess, open_store
 from planner.snapshot import NotThere, Refused, UnknownGroup
@@ -240,7 +241,7 @@ def test_region_has_no_more_than_its_capacity():
     policies = Policies(small(regions=regions))
     assert policies.region("west").ceiling_bps == (10e6, 15e6)
     assert policies.region("east").ceiling_bps == (30e6, 30e6)
-    assert PoolPolicy.of(Pool()).ceiling_bps == NO_CEILING
+    assert pool_policy(Pool()).ceiling_bps == NO_CEILING
 
 
 # Models.
