@@ -25,6 +25,7 @@ from forecasting.forecaster import Forecaster
 from planner.alarm_watch import AlarmWatch, peers_of
 from planner.config import Config
 from planner.decision import Decision, compile_ahead, decide
+from planner.explain import Decided
 from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.history import DemandHistory, Loader
@@ -93,6 +94,8 @@ class Planner:
         self._stale = True
         self._observed: Observed | None = None
         self._decision: Decision | None = None
+        #: What the newest published decision rested on.
+        self.decided: Decided | None = None
         #: Grants in force, shape (2, n_pools) of ``structure``; NaN for pools that had none.
         self._grant: F64 = np.empty((2, 0))
         self.publication = _publication(config)
@@ -314,6 +317,7 @@ class Planner:
         self._confirmed = self._begun
         self._grant = decision.grant_bps.astype(np.float64)
         if self._observed is not None:
+            self.decided = Decided(now, s, self._observed, decision)
             self.record.add(now, s, self._observed.offered_bps, self._grant)
             self.tally.add(now, s, self._observed, decision, self.history, self._columns)
 

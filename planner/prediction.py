@@ -219,7 +219,7 @@ class Prediction:
         if standing is None:
             raise NotThere(f"pool must be one that is forecast, got {pool!r} before the first forecast")
         s, forecast = standing.structure, standing.forecast
-        row, n = _row_of(s.path, pool), len(s.path)
+        row, n = row_of(s.path, pool), len(s.path)
         return PoolForecast(
             path=s.path[row],
             end_time=forecast.end_time,
@@ -249,7 +249,7 @@ class Prediction:
         )
 
 
-def _row_of(paths: tuple[str, ...], pool: str) -> int:
+def row_of(paths: tuple[str, ...], pool: str) -> int:
     """Row of the pool with this path, or of the only one whose path ends so. Raises NotThere."""
     found = [row for row, path in enumerate(paths) if path == pool]
     found = found or [row for row, path in enumerate(paths) if path.endswith(f"/{pool}")]

@@ -24,6 +24,7 @@ from planner.events.uplift import EventUplift
 from planner.loop import Planner
 from planner.memory import Memory
 from planner.policy import Override
+from planner.policy_desk import PolicyDesk
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
 from planner.snapshot import ForecastQuality, PoolForecast, Refused, Snapshot, UnknownGroup
@@ -44,6 +45,7 @@ _EVENTS_EVERY_S: Final = 60.0
 _MEMORY, _FORECASTER, _MODELS, _EVENTS = "planner", "forecaster", "models", "events"
 _ARCHETYPES: Final = "archetypes"
 _ALARMS: Final = "alarms"
+_PUBLICATION: Final = "publication"
 
 
 class PlannerProcess:
@@ -83,6 +85,8 @@ class PlannerProcess:
         self._archetypes.join()
         self._archetypes_revision = 0
         self._alarms_sequence = 0
+        self._policy = PolicyDesk(self.planner, self._written)
+        self._publication_revision = 0
         self.alarms.written = self._alarms_written
         self._board = PlanBoard()
         self._wake = threading.Event()
@@ -186,6 +190,12 @@ class PlannerProcess:
         return states
 
     def _restore(self) -> None:
+        publication = self._store.get_state(_PUBLICATION)
+        if publication is not None:
+            try:
+                self.planner.publication.restore(publication)
+            except ValueError as error:
+                LOG.error("mode and freeze of an earlier planner not restored: %s", error)
         memory = self._store.get_state(_MEMORY)
         if memory is not None:
             try:
@@ -260,7 +270,8 @@ class PlannerProcess:
         with self._memory_lock:
             with self.planner.lock:
                 self._remembered = self.planner.memory().to_bytes()
-            self._write_through({_MEMORY: self._remembered})
+                states = {_MEMORY: self._remembered} | self._publication_to_store()
+            self._write_through(states)
         self._wake.set()
 
     def models(self) -> dict[str, Any]:
@@ -306,6 +317,18 @@ class PlannerProcess:
     def archetypes(self) -> ArchetypeKeeper:
         """See ``Operations``."""
         return self._archetypes
+
+    @property
+    def policy(self) -> PolicyDesk:
+        """See ``Operations``."""
+        return self._policy
+
+    def _publication_to_store(self) -> dict[str, bytes]:
+        own = self.planner.publication
+        if own.revision == self._publication_revision:
+            return {}
+        self._publication_revision = own.revision
+        return {_PUBLICATION: own.state()}
 
     def _archetypes_to_store(self) -> dict[str, bytes]:
         revision = self._archetypes.revision
