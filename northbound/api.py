@@ -22,6 +22,7 @@ from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
 from northbound.guard import Guard
 from northbound.models_api import models_router
+from northbound.policies_api import policies_router
 from planner.snapshot import Operations, Snapshot, UnknownGroup
 
 MAX_PAGE = 10_000
@@ -65,6 +66,7 @@ def create_app(
     app.include_router(_writes(operations))
     app.include_router(forecasts_router(operations, now))
     app.include_router(models_router(operations, _BEARER))
+    app.include_router(policies_router(operations, _BEARER))
     app.include_router(archetypes_router(operations, _BEARER))
     app.include_router(events_router(operations, _BEARER, now))
     app.include_router(alarms_router(operations, _BEARER, now))

@@ -18,7 +18,7 @@ import typer
 from rich.console import RenderableType
 from rich.progress import Progress
 
-from northbound import cli_archetypes, cli_models, tables
+from northbound import cli_archetypes, cli_models, cli_policy, tables
 from northbound.cli_alarms import alarms
 from northbound.cli_forecast import forecast
 from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
@@ -29,6 +29,7 @@ from northbound.cli_shared import show as _show
 from northbound.cli_shared import stop as _stop
 from planner.config import Config, load
 from planner.config_faults import ConfigError
+from planner.policies_file import policies_for
 from planner.secret import SecretError
 
 app = typer.Typer(
@@ -62,7 +63,10 @@ def main() -> None:
 @app.command()
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration file.")]) -> None:
     """Say whether a configuration file is right, and if not, every fault."""
-    _load(file)
+    config = _load(file)
+    if config.policies.file is not None:
+        with _faults_told():
+            policies_for(config, config.policies.file)
     print(f"{file}: ok")
 
 
@@ -185,6 +189,17 @@ def events(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOpti
 app.command()(alarms)
 app.command()(forecast)
 app.add_typer(cli_models.app)
+app.add_typer(cli_policy.app)
+for _command in (
+    cli_policy.mode,
+    cli_policy.freeze,
+    cli_policy.unfreeze,
+    cli_policy.revert,
+    cli_policy.boosts,
+    cli_policy.standbys,
+    cli_policy.explain,
+):
+    app.command()(_command)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

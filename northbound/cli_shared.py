@@ -56,6 +56,21 @@ def post(url: str | None, config: Path | None, token_file: Path | None, path: st
         return client.post(client.base_url(url, config), path, client.token(token_file, config))
 
 
+def write(
+    url: str | None,
+    config: Path | None,
+    token_file: Path | None,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the planner answers to a write with a body; a fault ends the command."""
+    with faults_told():
+        return client.write(
+            client.base_url(url, config), method, path, client.token(token_file, config), body
+        )
+
+
 @contextmanager
 def faults_told() -> Iterator[None]:
     """Make a fault one line on standard error and an exit status."""

@@ -46,6 +46,13 @@ def post(url: str, path: str, token: str) -> dict[str, Any]:
     return _ask(url, "POST", path, headers={"Authorization": f"Bearer {token}"})
 
 
+def write(
+    url: str, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The JSON object that the planner answers to a write. Raises NoAnswer."""
+    return _ask(url, method, path, headers={"Authorization": f"Bearer {token}"}, json=body)
+
+
 def token(token_file: Path | None, config: Path | None) -> str:
     """The token for writes: from the file that was given, or the one that the configuration names.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from planner.alarm_views import AlarmOperations
 from planner.events.views import EventOperations
 from planner.issued import IssuedHistory
 from planner.plan import Plan
+
+if TYPE_CHECKING:
+    from planner.policy_desk import PolicyDesk
 
 F64 = npt.NDArray[np.float64]
 
@@ -219,6 +222,10 @@ class Operations(Protocol):
     @property
     def events(self) -> EventOperations:
         """What is announced, and who may announce."""
+
+    @property
+    def policy(self) -> PolicyDesk:
+        """Boosts, modes, freeze and revert, and why a pool has what it has."""
 
     @property
     def alarms(self) -> AlarmOperations:
