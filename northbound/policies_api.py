@@ -59,6 +59,9 @@ class Revert(Why):
     version: int | None = Field(default=None, ge=1, le=2**53, description="absent: the plan before this one")
 
 
+_NO_REASON, _ONE_BACK = Why(), Revert()
+
+
 class ModeChange(Block):
     """What is published from now on."""
 
@@ -227,7 +230,6 @@ def _add_plans(router: APIRouter, operations: Operations, bearer: Depends) -> No
         "responses": problems.documented(400, 401, 404, 408, 409, 413, 422),
         "tags": ["plans"],
     }
-    why = Body(default=Why())
 
     @router.get("/plan/state", response_model=PlanState, tags=["plans"])
     def show_plan_state() -> Response:
@@ -235,7 +237,7 @@ def _add_plans(router: APIRouter, operations: Operations, bearer: Depends) -> No
         return _state(operations.policy.plan_state())
 
     @router.post("/plan/freeze", **written)
-    def freeze_plan(body: Annotated[Why, why]) -> Response:
+    def freeze_plan(body: Annotated[Why, Body()] = _NO_REASON) -> Response:
         """Let the published plan stand. Plans are still made and can be seen; none is published."""
         return _state(operations.policy.freeze(body.reason))
 
@@ -245,7 +247,7 @@ def _add_plans(router: APIRouter, operations: Operations, bearer: Depends) -> No
         return _state(operations.policy.unfreeze())
 
     @router.post("/plan/revert", **written)
-    def revert_plan(body: Annotated[Revert, Body(default=Revert())]) -> Response:
+    def revert_plan(body: Annotated[Revert, Body()] = _ONE_BACK) -> Response:
         """Publish an earlier plan again, and freeze it."""
         return _state(operations.policy.revert(body.version, body.reason))
 

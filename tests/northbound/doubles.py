@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,6 +27,7 @@ from planner.events.views import EventsView, EventView, FeedView, KindView, Upli
 from planner.issued import IssuedHistory
 from planner.model_versions import ModelVersions, Outcome
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
+from planner.policy_desk import PolicyDesk
 from planner.snapshot import (
     ArchetypeMember,
     ForecastQuality,
@@ -40,6 +42,7 @@ from planner.snapshot import (
     SwitchView,
     UnknownGroup,
 )
+from tests.planner.networks import PLACES, Running, small
 
 NOW = 1_000_000.0
 TOKEN = "a-token-of-more-than-32-characters"
@@ -265,6 +268,23 @@ class FakeOperations:
         self.events = FakeEvents()
         self.alarms = make_alarms()
         self.archetypes = FakeArchetypes()
+        #: What the desk reported as written.
+        self.told: list[str] = []
+
+    @cached_property
+    def running(self) -> Running:
+        """A real planner for what is asked of policies: five users, three plans, no processes."""
+        running = Running(small(allocation={"keep_every_s": 0}, groups={"lab": {"members": ["emma"]}}))
+        running.offered = dict.fromkeys(PLACES, 2e6)
+        running.connect()
+        running.tick(count=3)
+        return running
+
+    @cached_property
+    def policy(self) -> PolicyDesk:
+        """The desk of that planner."""
+        running = self.running
+        return PolicyDesk(running.planner, self.told.append, lambda: running.now)
 
     def models(self) -> dict[str, Any]:
         return self.versions.report(NOW)
