@@ -134,13 +134,6 @@ class Network:
         starts = np.flatnonzero(np.diff(self.group_of_user, prepend=-1))
         return np.column_stack([total, total, np.add.reduceat(demand, starts, axis=1), demand])
 
-    def weighted(self, weight: Doubles) -> PoolTree:
-        """The same pools, sharing in proportion to this by series; groups weigh as much as their users."""
-        # Nobody's share is nothing: where nothing was ever seen, something may start.
-        users = self.for_users(np.maximum(weight, 1e-6 * max(weight.mean(), 1.0)))
-        groups = np.bincount(self.group_of_user, users)
-        return replace(self.tree, weight=np.concatenate([[1.0, 1.0], groups, users]))
-
 
 def granted(network: Network, claim_bps: Doubles) -> Bits:
     """Grants by series to users whose demand is thought to be this, shape (S,); nothing is left idle.
@@ -148,12 +141,9 @@ def granted(network: Network, claim_bps: Doubles) -> Bits:
     Where claims do not fit they share by max-min; what they leave is shared in proportion to them, so
     that a claim is exceeded by the same factor everywhere.
     """
-    tree = network.tree
-    claims = network.for_users(claim_bps)[np.newaxis]
-    wanted = np.maximum(np.ceil(claims[0]), tree.reserved_bps[tree.leaves]).sum()
-    if wanted <= tree.limit_bps[0]:
-        tree = network.weighted(claim_bps)
-    return network.by_series(allocate(tree, claims).grant_bps)
+    claim = network.for_users(claim_bps)
+    spread = claim * max(float(network.tree.limit_bps[0]) / max(claim.sum(), 1.0), 1.0)
+    return network.by_series(allocate(network.tree, np.stack([claim, spread])).grant_bps)
 
 
 class Tidegate:
@@ -271,9 +261,9 @@ def replay(series: Series, network: Network, first: int) -> Replayed:
     use_share = np.empty(came.shape)
     tidegate, reactive = Tidegate(network, series, first), Reactive(series, first)
     made["static_equal"][:] = network.by_series(static_equal(network.tree).grant_bps)
-    nothing = np.empty((0, len(series.names)))
-    by_history = allocate(network.weighted(reactive.mean_bps), nothing)
-    made["static_history"][:] = network.by_series(by_history.grant_bps)
+    mean_bps = reactive.mean_bps
+    capacity_bps = int(network.tree.limit_bps[0])
+    made["static_history"][:] = granted(network, mean_bps * (capacity_bps / max(mean_bps.sum(), 1.0)))
     for row in track(rows.tolist(), f"granting {len(rows)} steps", console=_CONSOLE):
         planned, estimates = tidegate.grants(row), reactive.estimates(row)
         at = place.get(row)
@@ -290,7 +280,7 @@ def replay(series: Series, network: Network, first: int) -> Replayed:
         grant_bps=made,
         demand_bps=came,
         use_share_bps=use_share,
-        capacity_bps=int(network.tree.limit_bps[0]),
+        capacity_bps=capacity_bps,
     )
 
 
