@@ -171,11 +171,22 @@ class PoolTree:
         late = self.parent >= np.arange(n)
         if late.any():
             i = int(late.argmax())
+            self._refuse_cycle(i)
             p = int(self.parent[i])
             raise InfeasibleTree(
-                f"{self.names[i]}: parent must come before its children (else there is a cycle), "
-                f"got {self.names[p]} at {p} above pool {i}"
+                f"{self.names[i]}: parent must come before its children, got {self.names[p]} at {p} above pool {i}"
             )
+
+    def _refuse_cycle(self, start: int) -> None:
+        """Raise if the way up from a pool comes back to a pool it has passed."""
+        way = [start]
+        while (above := int(self.parent[way[-1]])) >= 0:
+            if above in way:
+                cycle = [*way[way.index(above) :], above]
+                raise InfeasibleTree(
+                    f"{self.names[above]}: parents form a cycle, {' -> '.join(self.names[i] for i in cycle)}"
+                )
+            way.append(above)
 
     def _check_values(self) -> None:
         # Written as "not good" so that NaN, for which every comparison is false, is refused too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,8 +100,10 @@ def test_a_bad_value_names_pool_rule_and_value(pool, message):
         ([0], None, "p0: parent of the first pool must be -1, got 0"),
         ([-1, -1], None, "p1: parent must be a pool's index, 0 to 1, got -1"),
         ([-1, 7], None, "p1: parent must be a pool's index, 0 to 1, got 7"),
-        ([-1, 1], None, r"p1: parent must come before .* got p1 at 1 above pool 1"),
-        ([-1, 2, 1], None, r"p1: parent must come before .* cycle.* got p2 at 2 above pool 1"),
+        ([-1, 1], None, "p1: parents form a cycle, p1 -> p1"),
+        ([-1, 2, 1], None, "p1: parents form a cycle, p1 -> p2 -> p1"),
+        ([-1, 2, 3, 2], None, "p2: parents form a cycle, p2 -> p3 -> p2"),
+        ([-1, 2, 0], None, "p1: parent must come before its children, got p2 at 2 above pool 1"),
         ([-1, 0, 0], ["g", "g/a", "g/a"], "g/a: name must be unique"),
     ],
 )
@@ -108,6 +111,29 @@ def test_a_shape_that_is_no_tree_is_refused(parent, names, message):
     """Cycles, several roots, late parents, equal names."""
     with pytest.raises(InfeasibleTree, match=message):
         pools(parent, names)
+
+
+@pytest.mark.parametrize(
+    ("column", "codes", "message"),
+    [
+        ("priority", [0, 256], "p1: priority must be a whole number, 0 to 255, got 256"),
+        ("priority", [0, -1], "p1: priority must be a whole number, 0 to 255, got -1"),
+        ("priority", [0, 0.5], "p1: priority must be a whole number, 0 to 255, got 0.5"),
+        ("sharing", [0, 2], "p1: sharing must be a whole number, 0 to 1, got 2"),
+        ("sharing", [0, math.nan], "p1: sharing must be a whole number, 0 to 1, got nan"),
+        ("sharing", [0], r"sharing must have shape \(2,\), got \(1,\)"),
+    ],
+)
+def test_codes_out_of_range_are_refused(column, codes, message):
+    """Classes and ways of sharing are small whole numbers, one for each pool."""
+    with pytest.raises(ValueError, match=message):
+        replace(pools([-1, 0]), **{column: codes})
+
+
+def test_siblings_stand_by_falling_class():
+    """Those of higher priority first, equals in the order given."""
+    tree = replace(pools([-1, 0, 0, 0, 0]), priority=[0, 1, 3, 1, 3])
+    assert tree.children.tolist() == [2, 4, 1, 3]
 
 
 def test_columns_of_other_lengths_are_refused():
