@@ -50,7 +50,10 @@ class Problem:
 
 
 def large(leaves: int, seed: int = 1) -> Problem:
-    """A network with so many users; a third have guarantees, half have ceilings, and capacity is short."""
+    """A network with so many users; a third have guarantees, half have ceilings.
+
+    Every other region is short of capacity, so that claims are shared; the rest have some to spare, which is.
+    """
     rng = np.random.default_rng(seed)
     groups = max(1, leaves // GROUP_SIZE)
     regions = min(REGIONS, groups)
@@ -67,8 +70,12 @@ def large(leaves: int, seed: int = 1) -> Problem:
     guarantee = np.where(user & (rng.random(n) < 0.3), 0.05 * _MEDIAN_BPS, 0.0)
     ceiling = np.where(user & (rng.random(n) < 0.5), 3 * _MEDIAN_BPS, np.inf)
     weight = np.where(user, rng.choice([1.0, 1.0, 2.0, 4.0], n), 1.0)
+    region = parent[parent[user]]
+    wanted = np.bincount(region, np.minimum(claim, ceiling[user]), regions + 1)[1:]
+    room = wanted * np.where(np.arange(regions) % 2 == 0, 0.8, 1.2)
+    ceiling[1 : 1 + regions] = room
     tree = PoolTree(tuple(map(str, range(n))), parent, guarantee, ceiling, weight)
-    return Problem(tree, claim[np.newaxis], 0.9 * float(claim.sum()))
+    return Problem(tree, claim[np.newaxis], float(room.sum()))
 
 
 def small(rng: np.random.Generator) -> Problem:
