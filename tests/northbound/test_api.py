@@ -382,6 +382,8 @@ def test_openapi_documents_every_route(app: FastAPI, ask: Ask):
         "/archetypes/{archetypeID}/name",
         "/models/release",
     }
+    expected |= {f"/plan/{word}" for word in ("state", "freeze", "unfreeze", "revert", "mode")}
+    expected |= {"/boosts", "/boosts/{boostID}", "/standbys", "/explain/{pool}"}
     assert expected == set(document["paths"])
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

@@ -17,7 +17,7 @@ from forecasting.training import TrainedModel, Verdict, train
 from planner.alarms import RESTARTED, Sighting
 from planner.config import Config, Pool
 from planner.memory import Memory
-from planner.policies import NO_CEILING, PoolPolicy
+from planner.policies import NO_CEILING, Lift, PoolPolicy
 from planner.policies_file import pool_policy
 from planner.policy import Override, Policies
 from planner.process import PlannerProcess, open_store
@@ -119,6 +119,31 @@ def test_unknown_group_is_told(process: PlannerProcess, group: str):
     """Only groups that are there can be set; the pool of the ungrouped is none."""
     with pytest.raises(UnknownGroup):
         process.set_group_bandwidth(group, {"weight": 2.0})
+
+
+def test_freeze_mode_and_boosts_survive_a_restart(tmp_path: Path):
+    """What an operator chose is on disk when it is acknowledged: a planner that dies at once leaves it."""
+    first = PlannerProcess(config_in(tmp_path))
+    first.planner.report(network(first.config))
+    first.planner.tick(1_000_000.0)
+    meters = first.planner.snapshot.plan.meters
+    first.policy.set_mode("canary", ("west",), None)
+    first.policy.freeze("change window")
+    boost = first.policy.boost("b", ("user:anna",), Lift(weight_factor=2.0), None, time.time() + 600, "")
+    stance = first.planner.publication.stance
+    first.stop()
+    second = PlannerProcess(config_in(tmp_path))
+    try:
+        assert second.planner.publication.stance == stance
+        assert second.policy.boosts() == (boost,)
+        second.planner.report(network(second.config))
+        plan = second.planner.tick(time.time())
+        assert {dpid: table.rates() for dpid, table in plan.meters.items()} == {
+            dpid: table.rates() for dpid, table in meters.items()
+        }
+        assert second.planner.policies.user("anna").weight == 2
+    finally:
+        second.stop()
 
 
 def on_disk(directory: Path) -> Memory:
