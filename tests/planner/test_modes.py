@@ -307,11 +307,12 @@ def test_plan_of_a_dead_loop_is_stale(running: Running):
     clock = Clock()
     running.planner.clock = clock
     running.tick()
-    assert not running.planner.plan_is_stale
+    stale = [running.planner.plan_is_stale]
     clock.seconds += 30.5
-    assert running.planner.plan_is_stale
+    stale.append(running.planner.plan_is_stale)
     running.tick()
-    assert not running.planner.plan_is_stale
+    stale.append(running.planner.plan_is_stale)
+    assert stale == [False, True, False]
 
 
 def test_frozen_plan_is_not_stale_while_the_loop_lives(running: Running):
@@ -323,9 +324,9 @@ def test_frozen_plan_is_not_stale_while_the_loop_lives(running: Running):
     for _ in range(10):
         clock.seconds += 10.0
         running.tick()
-    assert not running.planner.plan_is_stale
+    stale = [running.planner.plan_is_stale]
     clock.seconds += 31.0
-    assert running.planner.plan_is_stale
+    assert [*stale, running.planner.plan_is_stale] == [False, True]
 
 
 def test_stale_plan_is_refused_whatever_the_mode():
