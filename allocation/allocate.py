@@ -123,10 +123,14 @@ def root_capacity(tree: PoolTree, capacity_bps: float) -> int:
     return capacity
 
 
-def explained(tree: PoolTree, stages: Bits, claims: Bits, ceiling: Bits, held: Bits) -> Allocation:
-    """The last stage as grants, with what bound each."""
+def explained(
+    tree: PoolTree, stages: Bits, claims: Bits, ceiling: Bits, held: Bits, met_bps: Bits | None = None
+) -> Allocation:
+    """The last stage as grants, with what bound each; a claim is met from ``met_bps`` on, the last one by default."""
     grant = stages[-1].copy()
     last_claim = claims[-1] if len(claims) else tree.reserved_bps
+    if met_bps is not None:
+        last_claim = met_bps
     return Allocation(
         grant_bps=grant,
         bound=_bounds(grant, last_claim, tree.reserved_bps, ceiling),

@@ -28,7 +28,9 @@ CLAIM_QUANTILES: Final = (0.5, 0.9)
 class CurveAllocation(Allocation):
     """What every pool may use, and why. Two rows of claims: present use, and the end of the curves.
 
-    ``stages_bps`` has the rows guarantee, present use, curves, leftover.
+    ``stages_bps`` has the rows guarantee, present use, curves, leftover. Curves go on long after anyone
+    is in need, so for ``bound`` a claim is met from the first row of ``claims_bps`` asked for on, such as
+    the median: ``Bound.PARENT`` is less than that.
     """
 
     #: shape (n_pools,): the common level among its siblings at which a pool got its share by
@@ -136,7 +138,7 @@ def allocate_by_curves(
     reserve = staged.whole_reserve(tree, reserve_bps, capacity)
     held = staged.share_down(tree, stages[2], ceiling, reserve, stages[3], by_class=False)
     return CurveAllocation(
-        **vars(staged.explained(tree, stages, claims, ceiling, held)),
+        **vars(staged.explained(tree, stages, claims, ceiling, held, between[0] if len(between) else None)),
         level=level,
     )
 

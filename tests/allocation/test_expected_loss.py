@@ -253,6 +253,16 @@ def test_classes_nest():
         assert got.grant_bps[3:].tolist() == [round(x * 1e6) for x in expected]
 
 
+def test_who_has_its_median_is_not_called_short():
+    """The end of a curve is hardly ever wanted; ``PARENT`` says that not even the median is granted."""
+    tree = by_forecast(tree_of(("g", 0, INF, 1), ("g/a", 0, INF, 1), ("g/b", 0, INF, 1)))
+    demand = np.tile(np.array([20, 60, 100, 180, 400], float) * 1e6, (2, 1))
+    plenty = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=300e6)
+    assert plenty.bound.tolist() == [Bound.CEILING, Bound.LEFTOVER, Bound.LEFTOVER]
+    scarce = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=150e6)
+    assert scarce.bound[1:].tolist() == [Bound.PARENT, Bound.PARENT]
+
+
 def test_without_forecast_scarcity_nothing_is_withheld():
     """With room for all, each gets its whole curve and a share of what is left; the probability is 0."""
     tree = by_forecast(tree_of(("g", 0, 1000, 1), ("g/a", 0, 300, 1), ("g/b", 0, INF, 1)))
