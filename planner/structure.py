@@ -225,13 +225,14 @@ def _promises(rows: _Rows, config: Config, policies: Policies) -> _Promises:
     asked = np.array([policy.guarantee_bps for policy in found]).T.reshape(2, -1).copy()
     guarantee = _feasible(rows, asked, ceiling, problems)
     weight = np.array([policy.weight for policy in found])
-    priority = np.full(len(found), NORMAL_PRIORITY, np.uint8)
-    for row, (policy, above) in enumerate(zip(found, rows.parent, strict=True)):
-        own = policy.priority
-        priority[row] = own if own is not None else priority[above] if above >= 0 else NORMAL_PRIORITY
+    priority: list[int] = []
+    for policy, above in zip(found, rows.parent, strict=True):
+        inherited = priority[above] if above >= 0 else NORMAL_PRIORITY
+        priority.append(inherited if policy.priority is None else policy.priority)
     path, parent = tuple(rows.path), np.array(rows.parent, np.int32)
     up, down = (PoolTree(path, parent, guarantee[d], ceiling[d], weight) for d in range(2))
-    return _Promises(guarantee, ceiling, weight, priority, (up, down), tuple(problems))
+    classes = np.array(priority, np.uint8)
+    return _Promises(guarantee, ceiling, weight, classes, (up, down), tuple(problems))
 
 
 def _policies_of(rows: _Rows, config: Config, policies: Policies) -> list[PoolPolicy]:
@@ -264,7 +265,10 @@ def _open(policy: PoolPolicy, floor_bps: float) -> PoolPolicy:
         max(own, min(floor_bps, top))
         for own, top in zip(policy.guarantee_bps, policy.ceiling_bps, strict=True)
     )
-    return replace(policy, guarantee_bps=(up, down))
+    if (up, down) == policy.guarantee_bps:
+        return policy
+    # Written out: a replace takes longer, and there is one for every user.
+    return PoolPolicy((up, down), policy.ceiling_bps, policy.weight, policy.priority)
 
 
 def _part(policy: PoolPolicy, share: float) -> PoolPolicy:
