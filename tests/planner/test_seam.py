@@ -168,6 +168,23 @@ async def published(at_seam: Seam) -> None:
     await asyncio.to_thread(at_seam.board.published)
 
 
+def test_stale_plan_is_handed_to_nobody(at_seam: Seam):
+    """While the loop stands still a speaker that asks is told nothing, and leaves its switches as they are."""
+    at_seam.running.connect()
+    at_seam.running.tick()
+    clock = at_seam.running.planner.clock
+
+    async def talk(client: httpx.AsyncClient) -> bytes:
+        return (await client.get("/v1/plan")).content
+
+    fresh = at_seam.run(talk)
+    at_seam.running.planner.clock = lambda: clock() + 31.0
+    stale = at_seam.run(talk)
+    assert (decode_plan(fresh).version, stale) == (at_seam.running.planner.snapshot.plan.version, b"")
+    at_seam.running.tick()
+    assert at_seam.run(talk) != b""
+
+
 def test_long_poll_returns_when_a_plan_is_published(at_seam: Seam):
     """All who wait get the new plan as soon as it is there, not when their time is over."""
     at_seam.running.connect()
