@@ -87,7 +87,9 @@ def seam_app(planner: Planner, secret: str, board: PlanBoard, on_network: Callab
         # A caller that is ahead knew another planner: it is told the truth at once.
         # A stale plan is none: switches are left as they are.
         while (
-            (current := planner.snapshot.plan).version == after or not current.layouts or planner.plan_is_stale
+            (current := planner.snapshot.plan).version == after
+            or not current.layouts
+            or planner.plan_is_stale
         ):
             if wait_s <= 0:
                 return Response(b"")

@@ -18,7 +18,9 @@ class Foreseen(Running):
     """A planner whose forecast the test makes up: rates by user, as narrow or wide as it says."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **tiers: Any) -> None:
-        super().__init__(small(allocation={"dead_band": 0.05, "tiers": {"standby_ttl_s": 60, "band": 0.5, **tiers}}))
+        super().__init__(
+            small(allocation={"dead_band": 0.05, "tiers": {"standby_ttl_s": 60, "band": 0.5, **tiers}})
+        )
         self.foreseen: dict[str, float] = {}
         #: Quantile 0.98 as a multiple of the median.
         self.spread = 1.01
