@@ -222,9 +222,17 @@ def _refuse(tree: PoolTree, pools: Indices, values: Rates, what: str) -> None:
     raise ValueError(f"{tree.names[pools[i]]}: {what} must be >= 0 and not NaN, got {values[i]}")
 
 
-def share_down(tree: PoolTree, before: Bits, most: Bits, reserve: Bits, after: Bits, by_class: bool) -> Bits:
+def share_down(
+    tree: PoolTree,
+    before: Bits,
+    most: Bits,
+    reserve: Bits,
+    after: Bits,
+    by_class: bool,
+    budget_bps: int = FULL_BPS,
+) -> Bits:
     """One stage: fill ``after`` between ``before`` and ``most``; returns what each pool held back."""
-    after[0] = most[0]
+    after[0] = max(before[0], min(most[0], budget_bps))
     priority = tree.classes if by_class and tree.classes.any() else _NO_CLASSES
     return _share_tree(tree.children, tree.first_child, before, most, tree.weight, reserve, after, priority)
 

@@ -53,6 +53,7 @@ def allocate_by_forecast(
     use_bps: Rates | None = None,
     reserve_bps: Rates | None = None,
     capacity_bps: float = np.inf,
+    fair_part: float = 0.0,
 ) -> ForecastAllocation:
     """Grants for the whole tree from the leaves' demand quantiles, exact to the bit/s.
 
@@ -71,6 +72,9 @@ def allocate_by_forecast(
         cut, and the curves say who; nobody then gets more than it uses. None protects nothing.
     reserve_bps :     shape (n_pools,), as in ``allocate``.
     capacity_bps :    Capacity of the root; its ceiling by default.
+    fair_part :       0 to 1: how much of what use and forecasts share is shared by max-min first, up to
+        quantile 0.9. Curves treat a small user and a large one alike: both fall short as often. This much
+        fairness serves those in full who want little. 0 leaves the least unserved, 1 is max-min.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def allocate_by_forecast(
     claims = np.empty((len(CLAIM_QUANTILES), len(tree.leaves)))
     for i, wanted in enumerate(CLAIM_QUANTILES):
         claims[i] = _at_probability(probability, rate, wanted)
-    got = allocate_by_curves(tree, curves, claims, use_bps, reserve_bps, capacity_bps)
+    got = allocate_by_curves(tree, curves, claims, use_bps, reserve_bps, capacity_bps, fair_part)
     short = _probability_above(probability, rate, got.grant_bps[tree.leaves])
     return ForecastAllocation(**vars(got), short=short)
 
@@ -93,6 +97,7 @@ def allocate_by_curves(
     use_bps: Rates | None = None,
     reserve_bps: Rates | None = None,
     capacity_bps: float = np.inf,
+    fair_part: float = 0.0,
 ) -> CurveAllocation:
     """Grants for the whole tree from any curves of its leaves, exact to the bit/s.
 
@@ -102,7 +107,7 @@ def allocate_by_curves(
     curves :        One for each of ``tree.leaves``; beyond its last knot a leaf claims nothing.
     claims_bps :    shape (n_rows, n_leaves), >= 0: what children of max-min pools ask for, one row
         after the other, before they ask for the ends of their curves. None by default.
-    use_bps, reserve_bps, capacity_bps :   As in ``allocate_by_forecast``.
+    use_bps, reserve_bps, capacity_bps, fair_part :   As in ``allocate_by_forecast``.
 
     Raises
     ------
@@ -113,6 +118,8 @@ def allocate_by_curves(
         raise ValueError(
             f"curves must have one row for each of {len(leaves)} leaves, got {len(curves.level)}"
         )
+    if not 0 <= fair_part <= 1:
+        raise ValueError(f"fair_part must be 0 to 1, got {fair_part}")
     capacity = staged.root_capacity(tree, capacity_bps)
     limit = np.minimum(tree.limit_bps, capacity)
     ceiling = staged.most_of_all(tree, limit)
@@ -128,12 +135,21 @@ def allocate_by_curves(
     row_of[leaves] = np.arange(len(leaves), dtype=np.int32)
     moved = _by_class(tree, curves.level)
     steps = (between[:0], between)
-    for row, between_row in enumerate(steps):
-        stages[row + 1, 0] = claims[row, 0]
+    # What is shared by max-min first: present use, and the last of the rows asked for.
+    fair = [claims[0], *between[-1:]]
+    nothing = np.zeros(len(tree), np.int64)
+    for row, upper in enumerate(claims):
+        lower, asked = stages[row], steps[row]
+        if fair_part > 0 and row < len(fair):
+            budget = lower[0] + int(fair_part * (upper[0] - lower[0]))
+            fairly = np.empty(len(tree), np.int64)
+            staged.share_down(tree, lower, fair[row], nothing, fairly, by_class=True, budget_bps=budget)
+            lower = fairly
+            asked = np.maximum(asked, lower)
+        stages[row + 1, 0] = upper[0]
         share_by_level(
             tree.children, tree.first_child, tree.parent, tree.weight, tree.classes, tree.by_curve,
-            moved, curves.rate_bps, row_of,
-            stages[row], claims[row], between_row, stages[row + 1], level,
+            moved, curves.rate_bps, row_of, lower, upper, asked, stages[row + 1], level,
         )  # fmt: skip
     reserve = staged.whole_reserve(tree, reserve_bps, capacity)
     held = staged.share_down(tree, stages[2], ceiling, reserve, stages[3], by_class=False)

@@ -127,9 +127,9 @@ def forecast_problems(draw, max_pools=12):
     return replace(tree, sharing=sharing, priority=priority), demand, use, reserve, capacity
 
 
-def check_all_that_holds(tree, demand, use, reserve, capacity):
+def check_all_that_holds(tree, demand, use, reserve, capacity, fair_part):
     """Promises kept to the bit at every stage, and nothing idle while the curves ask for more."""
-    got = allocate_by_forecast(tree, QUANTILE, demand, use, reserve, capacity)
+    got = allocate_by_forecast(tree, QUANTILE, demand, use, reserve, capacity, fair_part)
     assert is_feasible(tree, got.grant_bps, capacity)
     assert (np.diff(got.stages_bps, axis=0) >= 0).all()
     for stage in (1, 2):
@@ -140,11 +140,11 @@ def check_all_that_holds(tree, demand, use, reserve, capacity):
     return got
 
 
-@given(forecast_problems())
+@given(forecast_problems(), st.sampled_from([0.0, 0.0, 0.3, 1.0]))
 @many(300)
-def test_what_holds_of_every_allocation(problem):
+def test_what_holds_of_every_allocation(problem, fair_part):
     """Sums to the bit/s, guarantees, ceilings, no idle capacity; any sharing, any classes, any shape."""
-    check_all_that_holds(*problem)
+    check_all_that_holds(*problem, fair_part=fair_part)
 
 
 def test_what_holds_of_ten_thousand_trees():
@@ -156,7 +156,8 @@ def test_what_holds_of_ten_thousand_trees():
         tree = replace(tree, sharing=rng.integers(0, 2, n), priority=rng.choice([0, 0, 0, 1], n))
         demand = forecasts(rng, tree)
         use = demand[:, 2] * rng.uniform(0.2, 2, len(demand))
-        check_all_that_holds(tree, demand, use, rng.uniform(0, 1e7, n), capacity)
+        reserve, fair_part = rng.uniform(0, 1e7, n), float(rng.choice([0.0, 0.5]))
+        check_all_that_holds(tree, demand, use, reserve, capacity, fair_part)
 
 
 def test_equal_probability_among_those_not_at_a_bound():
@@ -173,13 +174,13 @@ def test_equal_probability_among_those_not_at_a_bound():
         assert (np.abs(held - got.stages_bps[2, tree.leaves])[sought] <= 2 + 1e-9 * held[sought]).all()
 
 
-@given(forecast_problems(), RATES)
+@given(forecast_problems(), RATES, st.sampled_from([0.0, 0.0, 0.5]))
 @many(150)
-def test_more_capacity_takes_from_nobody(problem, more):
+def test_more_capacity_takes_from_nobody(problem, more, fair_part):
     """Nobody has less when there is more to share, but for bits of rounding; reserves aside."""
     tree, demand, use, _, capacity = problem
-    before = allocate_by_forecast(tree, QUANTILE, demand, use, None, capacity)
-    after = allocate_by_forecast(tree, QUANTILE, demand, use, None, capacity + more)
+    before = allocate_by_forecast(tree, QUANTILE, demand, use, None, capacity, fair_part)
+    after = allocate_by_forecast(tree, QUANTILE, demand, use, None, capacity + more, fair_part)
     assert (after.grant_bps >= before.grant_bps - 8 * len(tree) - 1e-9 * before.grant_bps).all()
 
 
@@ -251,6 +252,18 @@ def test_classes_nest():
     ):
         got = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=capacity * 1e6)
         assert got.grant_bps[3:].tolist() == [round(x * 1e6) for x in expected]
+
+
+def test_a_fair_part_serves_those_who_want_little():
+    """Beside a large user a small one falls short as often; half of the capacity by max-min ends that."""
+    tree = by_forecast(tree_of(("g", 0, INF, 1), ("g/big", 0, INF, 1), ("g/small", 0, INF, 1)))
+    demand = np.array([[20, 60, 100, 180, 400], [2, 6, 10, 18, 40]], float) * 1e6
+    by_curves = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=66e6)
+    assert by_curves.grant_bps[1:].tolist() == [60_000_000, 6_000_000]
+    half = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=66e6, fair_part=0.5)
+    assert half.grant_bps[1:].tolist() == [49_500_000, 16_500_000]
+    with pytest.raises(ValueError, match=r"fair_part must be 0 to 1, got 1\.5"):
+        allocate_by_forecast(tree, QUANTILE, demand, fair_part=1.5)
 
 
 def test_who_has_its_median_is_not_called_short():
