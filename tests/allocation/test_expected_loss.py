@@ -144,7 +144,8 @@ def check_all_that_holds(tree, demand, use, reserve, capacity, fair_part):
 @many(300)
 def test_what_holds_of_every_allocation(problem, fair_part):
     """Sums to the bit/s, guarantees, ceilings, no idle capacity; any sharing, any classes, any shape."""
-    check_all_that_holds(*problem, fair_part=fair_part)
+    tree, demand, use, reserve, capacity = problem
+    check_all_that_holds(tree, demand, use, reserve, capacity, fair_part)
 
 
 def test_what_holds_of_ten_thousand_trees():
