@@ -46,7 +46,7 @@ class ForecastSettings:
     #: Share of the latest rows that training leaves for the challenge, in (0, 0.5].
     holdout_share: float = 0.1
     #: Trees per model.
-    iterations: int = 200
+    iterations: int = 250
     #: Depth of a tree, 1 .. 10.
     depth: int = 6
     #: Shrinkage of each tree, in (0, 1].

@@ -12,15 +12,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from forecasting.baselines import last_value, persistence_quantiles
+from forecasting.baselines import last_value, mean_present, persistence_quantiles
 from forecasting.censoring import unconstrained
-from forecasting.features import FeatureRows, FeatureSpec, feature_rows, recurring_periods
+from forecasting.features import LEVEL_FLOOR_BPS, FeatureRows, FeatureSpec, feature_rows, recurring_periods
 from forecasting.history import Floats, History, Ints, clean
 from forecasting.models import ModelFailed, QuantileModel, new_model
 from forecasting.scoring import pinball_loss
 from forecasting.seasonal import DAY_S, WEEK_S, blocks_of, recalled
 from forecasting.settings import ForecastSettings
 
+#: What counts in a network is bit/s, so busier series are drawn more often: by their mean rate to this
+#: power. All alike lost up to 9 % of WAPE on bursty machines; by volume alone, small series forecast badly.
+BUSY_POWER: Final = 0.35
 #: Fewer rows than this teach nothing worth having.
 MIN_ROWS: Final = 100
 #: Rows that a contest scores; its error is then well below the gaps it judges.
@@ -144,7 +147,7 @@ def train(history: History, settings: ForecastSettings) -> TrainedModel:
     spec = replace(_choose_features(demand, settings), sequence_steps=model.sequence_steps)
     rng = np.random.default_rng(settings.seed)
     n_windows = max(settings.train_rows // len(settings.horizons_s), 1)
-    drawn = draw(history, demand, settings, spec, n_windows, rng)
+    drawn = draw(history, demand, settings, spec, n_windows, rng, favour=_favour(demand))
     y = drawn.rows.to_target(drawn.target_bps).reshape(-1)
     known = np.isfinite(y)
     n_rows = int(np.count_nonzero(known))
@@ -239,9 +242,12 @@ def draw(
     n_windows: int,
     rng: np.random.Generator,
     first_target: int = 0,
+    favour: npt.NDArray[np.float64] | None = None,
 ) -> Drawn:
     """Windows at random series and cutoffs whose targets lie at ``first_target`` or later.
 
+    ``favour`` of shape (S,) says how often each series is drawn, as shares of one; without it
+    all alike. Where there are no more windows than asked for, all are taken.
     Only windows from which the model would be asked to forecast: enough
     samples, none of them stale.
 
@@ -259,8 +265,12 @@ def draw(
             f"got {n_steps} of {n_series}"
         )
     total = n_cutoffs * n_series
-    chosen = np.arange(total) if total <= n_windows else rng.choice(total, n_windows, replace=False)
-    cutoff, series = first + chosen // n_series, chosen % n_series
+    if total > n_windows and favour is not None:
+        series = rng.choice(n_series, n_windows, p=favour)
+        cutoff = first + rng.integers(0, n_cutoffs, n_windows)
+    else:
+        chosen = np.arange(total) if total <= n_windows else rng.choice(total, n_windows, replace=False)
+        cutoff, series = first + chosen // n_series, chosen % n_series
     rows = cutoff + np.arange(1 - spec.window_steps, 1)[:, None]
     window = np.where(rows >= 0, demand_bps[np.maximum(rows, 0), series], np.float32(np.nan))
     censored = history.censored[np.maximum(rows, 0), series] & (rows >= 0)
@@ -284,6 +294,13 @@ def draw(
 def answerable(n_present: Ints, since_sample: Ints, settings: ForecastSettings) -> npt.NDArray[np.bool_]:
     """Whether a window holds what the model needs: enough samples, the latest not stale."""
     return (n_present >= settings.min_history_steps) & (since_sample <= settings.stale_steps)
+
+
+def _favour(demand_bps: Floats) -> npt.NDArray[np.float64]:
+    """How often each series is drawn for training, shape (S,), shares of one."""
+    mean = np.nan_to_num(mean_present(demand_bps).astype(np.float64))
+    busy = np.maximum(mean, LEVEL_FLOOR_BPS) ** BUSY_POWER
+    return np.asarray(busy / busy.sum())
 
 
 def _predict(trained: TrainedModel, drawn: Drawn, settings: ForecastSettings) -> Floats:
