@@ -230,11 +230,16 @@ def share_down(
     after: Bits,
     by_class: bool,
     budget_bps: int = FULL_BPS,
+    weight: Rates | None = None,
 ) -> Bits:
-    """One stage: fill ``after`` between ``before`` and ``most``; returns what each pool held back."""
+    """One stage: fill ``after`` between ``before`` and ``most``; returns what each pool held back.
+
+    Pools share by their own weight unless another is given, shape (n_pools,).
+    """
     after[0] = max(before[0], min(most[0], budget_bps))
     priority = tree.classes if by_class and tree.classes.any() else _NO_CLASSES
-    return _share_tree(tree.children, tree.first_child, before, most, tree.weight, reserve, after, priority)
+    by = tree.weight if weight is None else weight
+    return _share_tree(tree.children, tree.first_child, before, most, by, reserve, after, priority)
 
 
 @compiled

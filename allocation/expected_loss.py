@@ -152,7 +152,10 @@ def allocate_by_curves(
             moved, curves.rate_bps, row_of, lower, upper, asked, stages[row + 1], level,
         )  # fmt: skip
     reserve = staged.whole_reserve(tree, reserve_bps, capacity)
-    held = staged.share_down(tree, stages[2], ceiling, reserve, stages[3], by_class=False)
+    # In proportion to what each was foreseen to want: beyond its curve a demand goes the further the
+    # larger it is. Raising the poorest instead leaves up to two thirds more unserved.
+    weight = tree.weight * np.maximum(stages[2], 1)
+    held = staged.share_down(tree, stages[2], ceiling, reserve, stages[3], by_class=False, weight=weight)
     return CurveAllocation(
         **vars(staged.explained(tree, stages, claims, ceiling, held, between[0] if len(between) else None)),
         level=level,
