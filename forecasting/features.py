@@ -21,6 +21,9 @@ from forecasting.seasonal import DAY_S, SEASONS_S, WEEK_S
 LAGS: Final = (0, 1, 2, 3, 5)
 #: Windows in steps, nested, over which mean, max and spread are taken.
 WINDOWS: Final = (4, 8, 16, 32)
+#: Lags in steps of the changes whose mean size over the window is told. How they grow with the lag
+#: says how much of a change stays: not at all for noise around a mean, all of it for a walk.
+CHANGES: Final = (1, 3, 8)
 #: Below this level, bit/s, a series is noise; it keeps idle series from dividing by zero.
 LEVEL_FLOOR_BPS: Final = 1e3
 #: What was a day or a week ago counts as at most this many times the present level.
@@ -36,6 +39,7 @@ SERIES_FEATURES: Final = (
     "censored_share",
     "log_level",
     "period_strength",
+    *(f"change_{lag}" for lag in CHANGES),
 )
 HORIZON_FEATURES: Final = (
     "horizon_steps",
@@ -147,6 +151,8 @@ def feature_rows(
     centred = np.where(missing, np.float32(0), scaled - mean_bps / scale)
     period, strength = best_period(centred, spec.periods)
     columns.put(strength)
+    for lag in CHANGES:
+        columns.put(_mean_change(scaled, missing, lag))
     columns.put(horizon_steps.astype(np.float32))
     for ago in _periods_ago(scaled, missing, period, horizon_steps):
         columns.put(ago)
@@ -218,6 +224,14 @@ def _put_windows(columns: _Columns, scaled: Floats, missing: Bools) -> None:
         columns.put(mean)
         columns.put(np.where(empty, np.float32(np.nan), largest))
         columns.put(np.sqrt(np.maximum(square / some - mean * mean, 0)))
+
+
+def _mean_change(scaled: Floats, missing: Bools, lag: int) -> Floats:
+    """Mean size of the change over so many steps, shape (n,); NaN where none is known."""
+    known = ~(missing[lag:] | missing[:-lag])
+    change = np.where(known, np.abs(scaled[lag:] - scaled[:-lag]), np.float32(0))
+    count = np.count_nonzero(known, axis=0)
+    return np.asarray(change.sum(axis=0) / np.where(count > 0, count, np.nan), np.float32)
 
 
 def _trend(scaled: Floats, missing: Bools, window: int) -> Floats:

@@ -36,6 +36,12 @@ class ForecastDirection(Answer):
     coverage: list[list[float | None]] | None = Field(
         description="share of the last day's samples of its level below each quantile, by horizon; null: not known"
     )
+    point_bps: list[int | None] | None = Field(
+        description="medians made to add up the tree, by horizon; null: not known"
+    )
+    confidence: list[float | None] | None = Field(
+        description="probability that demand stays within a fifth of the median, by horizon; null: not known"
+    )
 
 
 class IssuedAt(Answer):
@@ -172,6 +178,8 @@ def answer_of(found: PoolForecast) -> dict[str, Any]:
             "rung": views.RUNG_NAMES.get(found.rung[d]),
             "demand_bps": [views.whole_bps(row) for row in found.demand_bps[d]],
             "coverage": None if found.coverage is None else views.plain(found.coverage[d]),
+            "point_bps": None if found.point_bps is None else views.whole_bps(found.point_bps[d]),
+            "confidence": None if found.confidence is None else views.plain(found.confidence[d]),
         }
         for d, name in enumerate(views.DIRECTION_NAMES)
     }

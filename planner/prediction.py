@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from forecasting.coverage import Coverage
 from forecasting.forecast import Forecast, Rung
 from forecasting.forecaster import Forecaster
 from forecasting.history import History
+from forecasting.reconcile import point_forecast
 from forecasting.segments import class_of, level_of
 from forecasting.settings import ForecastSettings
 from planner.config import Config
@@ -32,6 +33,10 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+
+
+#: Shown as confidence: that demand stays within this share of its median.
+CONFIDENCE_BAND: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -232,6 +237,8 @@ class Prediction:
                 self.issued.history(s.series[row], 1, since),
             ),
             coverage=_coverage_of(standing, row),
+            point_bps=_point_bps(standing)[[row, n + row]],
+            confidence=forecast.confidence(CONFIDENCE_BAND, 0.0)[[row, n + row]],
         )
 
     def quality(self) -> ForecastQuality:
@@ -259,6 +266,13 @@ def row_of(paths: tuple[str, ...], pool: str) -> int:
         shown = ", ".join(paths[row] for row in found[:5])
         raise NotThere(f"pool must be one pool, got {pool!r}, which is {shown}")
     return found[0]
+
+
+def _point_bps(standing: Standing) -> F64:
+    """Medians that add up the tree, shape (2 x n_pools, H): one tree an upload, one a download."""
+    parent = standing.structure.parent
+    both = np.concatenate([parent, np.where(parent < 0, -1, parent + len(parent))])
+    return point_forecast(standing.forecast, both)
 
 
 def _coverage_of(standing: Standing, row: int) -> F64 | None:

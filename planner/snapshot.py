@@ -140,6 +140,11 @@ class PoolForecast:
     #: Share of the last day's samples of the pool's level that lay below each quantile, shape (2, H, K);
     #: None: not known.
     coverage: F64 | None = None
+    #: shape (2, H), bit/s: medians reconciled, so that pools add up to the one above; None: not known.
+    point_bps: F64 | None = None
+    #: shape (2, H): calibrated probability that demand stays within a fifth of the median; NaN below
+    #: the archetypes' rung.
+    confidence: F64 | None = None
 
 
 @dataclass(frozen=True)

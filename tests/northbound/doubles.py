@@ -181,7 +181,8 @@ def make_forecast(since: float = 0.0) -> PoolForecast:
     ahead = np.array([[1e6, 2e6, 4e6], [1e6, 3e6, 5e6]], np.float32)
     return PoolForecast(
         "global/west/g1/anna", NOW, horizon_s, quantile, np.stack([ahead, 2 * ahead]),
-        (Rung.MODEL, Rung.ARCHETYPE), (up, down),
+        (Rung.MODEL, Rung.ARCHETYPE), (up, down), None, np.array([[2e6, 3e6], [4e6, 6e6]]),
+        np.array([[0.5, 0.25], [0.75, NAN]]),
     )  # fmt: skip
 
 

@@ -42,9 +42,12 @@ def test_forecast_is_by_horizon_and_quantile(ask: Ask):
         "rung": "model",
         "demand_bps": [[1_000_000, 2_000_000, 4_000_000], [1_000_000, 3_000_000, 5_000_000]],
         "coverage": None,
+        "point_bps": [2_000_000, 3_000_000],
+        "confidence": [0.5, 0.25],
     }
     assert answer["down"]["rung"] == "archetype"
     assert answer["down"]["demand_bps"][1][2] == 10_000_000
+    assert answer["down"]["confidence"] == [0.75, None]
 
 
 def test_issued_stands_beside_what_came(ask: Ask):

@@ -252,6 +252,23 @@ def test_coverage_is_of_the_pools_level(running: Running, monkeypatch: pytest.Mo
     assert running.planner.prediction.quality().coverage == rows
 
 
+def test_points_add_up_the_tree(running: Running):
+    """Each pool's point is the sum of those below it, in both directions; nobody is surer than sure."""
+    running.tick()
+    standing = running.planner.prediction.standing
+    assert standing is not None
+    s = standing.structure
+    found = [running.planner.pool_forecast(path, 0.0) for path in s.path]
+    point = np.stack([one.point_bps for one in found if one.point_bps is not None])
+    for row in range(len(s.path)):
+        below = point[s.parent == row]
+        if len(below):
+            np.testing.assert_allclose(point[row], below.sum(axis=0), rtol=1e-9, atol=1e-6)
+    confidence = np.stack([one.confidence for one in found if one.confidence is not None])
+    assert len(confidence) == len(s.path)
+    assert ((confidence >= 0) & (confidence <= 1) | np.isnan(confidence)).all()
+
+
 def test_listener_hears_which_rung_forecast(running: Running):
     """A series that is new has none; the others the rung of the forecast that came due."""
     heard: list[Arrived] = []
