@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from forecasting.history import Floats
 from forecasting.quantile_model import ModelFailed, rearranged
 from forecasting.settings import ForecastSettings
+
+#: What leaves are shrunk by: between these, as many as rows over this.
+LEAST_SHRINK: Final = 3.0
+MOST_SHRINK: Final = 30.0
+ROWS_PER_SHRINK: Final = 3000.0
+#: Trees: one for so many rows, at least so many.
+ROWS_PER_TREE: Final = 100
+FEWEST_TREES: Final = 40
 
 
 class CatBoostQuantiles:
@@ -33,8 +42,6 @@ class CatBoostQuantiles:
             # Each tree sees half of the rows: twice the rows for the same time, and less noise learnt.
             bootstrap_type="Bernoulli",
             subsample=0.5,
-            # Neighbouring windows say nearly the same: leaves need more of them than it seems.
-            l2_leaf_reg=30.0,
             thread_count=settings.threads,
             random_seed=settings.seed,
             allow_writing_files=False,
@@ -48,6 +55,12 @@ class CatBoostQuantiles:
 
     def fit(self, x: Floats, y: Floats) -> None:
         """As the protocol says."""
+        # Neighbouring windows say nearly the same, so leaves need more of them than it seems;
+        # but of few rows in all, much shrinking would leave nothing learnt. And few rows are soon
+        # learnt by heart: a day of one series is worth some dozen trees.
+        shrink = min(max(len(x) / ROWS_PER_SHRINK, LEAST_SHRINK), MOST_SHRINK)
+        trees = min(max(len(x) // ROWS_PER_TREE, FEWEST_TREES), self._settings.iterations)
+        self._regressor.set_params(l2_leaf_reg=shrink, iterations=trees)
         self._regressor.fit(x, y)
 
     def predict(self, x: Floats) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_the_result_has_the_keys_others_read(tmp_path: Path, monkeypatch: pytest
     ]
     monkeypatch.setattr(sys, "argv", arguments)
     assert replay.main() == 0
-    figures = replay.json.loads(out.read_text())["methods"]
+    figures = json.loads(out.read_text())["methods"]
     assert list(figures) == list(METHODS)
     assert set(figures["tidegate"]) >= {
         "carried", "carried_of_oracle", "regret", "slack", "unserved_p99", "cut_below_use", "fairness",

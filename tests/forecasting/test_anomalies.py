@@ -258,7 +258,8 @@ def test_alarms_follow_their_series_when_columns_move() -> None:
 
     def told(shuffle: bool) -> list[tuple[int, Kind, Change, float]]:
         rng, order = np.random.default_rng(3), np.random.default_rng(4)
-        detector, found = Detector(SETTINGS), []
+        detector = Detector(SETTINGS)
+        found: list[Anomaly] = []
         for minute in range(150):
             rate = rng.exponential(1e6, 10)
             rate[2] += 60e6 * (minute >= 120)
@@ -401,7 +402,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 def test_nothing_known_is_no_forecast_of_nothing() -> None:
     """After a gap the ladder may end at zero: what comes back then is no spike. An idle series' first burst is."""
     for before, alarms in ((5e6, 0), (0.0, 1)):
-        detector, found = Detector(SETTINGS), []
+        detector = Detector(SETTINGS)
+        found: list[Anomaly] = []
         rng = np.random.default_rng(0)
         for minute in range(120):
             band = np.zeros(7) if minute >= 100 or before == 0 else before + np.linspace(-1e6, 1e6, 7)
