@@ -259,7 +259,7 @@ def test_alarms_follow_their_series_when_columns_move() -> None:
     def told(shuffle: bool) -> list[tuple[int, Kind, Change, float]]:
         rng, order = np.random.default_rng(3), np.random.default_rng(4)
         detector = Detector(SETTINGS)
-        found: list[Anomaly] = []
+        found: list[tuple[int, Kind, Change, float]] = []
         for minute in range(150):
             rate = rng.exponential(1e6, 10)
             rate[2] += 60e6 * (minute >= 120)
