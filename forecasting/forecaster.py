@@ -86,7 +86,7 @@ class Forecaster:
         return self.record.contest.live_score()
 
     def install(self, trained: TrainedModel) -> None:
-        """Use this model from the next forecast on; calibration starts afresh.
+        """Use this model from the next forecast on; its calibration goes on, the contest starts anew.
 
         Raises
         ------
