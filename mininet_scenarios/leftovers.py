@@ -142,7 +142,9 @@ def clear(run: Run) -> None:
     for name in links_of(run.bridges):
         subprocess.run(["ip", "link", "del", name], capture_output=True, timeout=20, check=False)
     shutil.rmtree(run.directory, ignore_errors=True)
-    (records() / f"{run.id}.json").unlink(missing_ok=True)
+    # A draft stays where a signal came while it was written.
+    for suffix in ("json", "draft"):
+        (records() / f"{run.id}.{suffix}").unlink(missing_ok=True)
     remove_if_empty(records())
 
 

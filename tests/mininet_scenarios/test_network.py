@@ -181,6 +181,13 @@ def test_an_interrupted_run_leaves_nothing(ovs, signals, at):
     assert traces(run_id) == NOTHING
 
 
+def test_a_record_cut_short_goes_with_its_run():
+    """A signal while a record is written leaves a draft; the run's end takes it away."""
+    with leftovers.run() as run:
+        (leftovers.records() / f"{run.id}.draft").touch()
+    assert traces(run.id)["records"] == []
+
+
 def test_the_next_run_sweeps_after_a_killed_one(ovs):
     """After kill -9 bridges and hosts stay, until a sweep; another's run is not swept."""
     process, run_id = other_process("late")
