@@ -256,7 +256,8 @@ class Forecaster:
         self.record.widen(given, history.level[able])
         self._follow(history, able, simple, modelled, given)
         result[able] = given
-        spoken = able[~np.isnan(given[:, 0, 0])]
+        # At all horizons: a simpler contestant may have filled some of a series that the model broke on.
+        spoken = able[~np.isnan(given[:, :, 0]).any(axis=1)]
         rung[spoken] = Rung.MODEL
         if spoken.size < able.size:
             self.last_error = f"model gave no finite forecast for {able.size - spoken.size} series"

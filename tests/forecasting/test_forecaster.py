@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from forecasting.baselines import auto_bandwidth
+from forecasting.contest import Contestant
 from forecasting.forecast import Rung
 from forecasting.forecaster import Forecaster
 from forecasting.history import Floats
@@ -136,6 +137,24 @@ def test_a_model_that_fails_is_stepped_over(forecaster: Forecaster) -> None:
     forecaster._model = working
     assert set(forecaster.forecast(history, NO_PLAN).rung) == {Rung.MODEL}
     assert forecaster.last_error is None
+
+
+def test_a_broken_forecast_is_not_half_mended(forecaster: Forecaster) -> None:
+    """Where a simpler contestant has some horizons, a series that the model broke on goes down whole."""
+
+    class Vague:
+        def predict(self, x: Floats) -> Floats:
+            made = np.ones((len(x), 7), np.float32)
+            made[0] = np.nan
+            return made
+
+    history = history_of(recurring(64, 30))
+    forecaster._model = Vague()  # type: ignore[assignment]
+    forecaster.forecast(history, NO_PLAN)
+    forecaster.record.contest.champion[:, 0] = Contestant.PERSISTENCE
+    made = forecaster.forecast(history, NO_PLAN)
+    assert np.isfinite(made.demand_bps).all()
+    assert made.rung[:2].tolist() == [Rung.ARCHETYPE, Rung.MODEL]
 
 
 def test_callers_mistakes_are_told(forecaster: Forecaster) -> None:
