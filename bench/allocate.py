@@ -15,7 +15,6 @@ same tree shared by seven quantiles of each user's forecast.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from scipy.optimize import linprog
 from allocation.allocate import allocate
 from allocation.expected_loss import allocate_by_forecast
 from allocation.tree import PoolTree, Sharing
+from bench.figures import write_figures
 
 F64 = npt.NDArray[np.float64]
 
@@ -257,11 +257,7 @@ def main() -> int:
     if arguments.leaves < 1 or arguments.repeats < 1 or arguments.trees < 0:
         print("--leaves must be >= 1, --repeats >= 1, --trees >= 0", file=sys.stderr)
         return 2
-    text = json.dumps(run(arguments.leaves, arguments.repeats, arguments.trees), indent=2)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_figures(run(arguments.leaves, arguments.repeats, arguments.trees), arguments.json)
     return 0
 
 

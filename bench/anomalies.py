@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from bench.figures import write_figures
 from forecasting.anomalies import Detector
 from forecasting.anomaly import AnomalySettings, Change, plain_step
 from forecasting.forecaster import Forecaster
@@ -209,11 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{one.false_alarms} false ({one.false_per_day:g} a day), delay {one.delay_s}",
                 file=sys.stderr,
             )
-    result = json.dumps({"teaching": TEACHING, "scores": [asdict(one) for one in scores]}, indent=2)
-    if options.json == "-":
-        print(result)
-    else:
-        Path(options.json).write_text(result + "\n", encoding="utf-8")
+    write_figures({"teaching": TEACHING, "scores": [asdict(one) for one in scores]}, options.json)
     return 0
 
 

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import statistics
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from bench.figures import write_figures
 from ryu_apps import framework
 from ryu_apps.codec.body import REPLY_MORE, Assembler
 from ryu_apps.codec.flow_stats import FLOW_LAYOUT, FlowStats, decode_flow_stats
@@ -213,11 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"ratio {case.ratio:,.0f}, wired {case.wired_ratio:,.0f}",
                 file=sys.stderr,
             )
-    result = json.dumps({"cases": [asdict(case) for case in cases]}, indent=2)
-    if out == "-":
-        print(result)
-    else:
-        Path(out).write_text(result + "\n", encoding="utf-8")
+    write_figures({"cases": [asdict(case) for case in cases]}, out)
     return 0
 
 

@@ -7,7 +7,6 @@ forecaster learns from what came, then forecasts. Nothing after a cutoff is used
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
@@ -21,11 +20,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from bench.figures import write_figures
 from forecasting.baselines import auto_bandwidth, heyp, last_value, seasonal_naive, window_quantiles
 from forecasting.contest import Contestant
 from forecasting.forecast import Rung
 from forecasting.forecaster import Forecaster
 from forecasting.history import Floats, History
+from forecasting.quantiles import nearest
 from forecasting.scoring import pinball_loss
 from forecasting.seasonal import DAY_S, Blocks, blocks_of, recalled
 from forecasting.settings import ForecastSettings
@@ -249,7 +250,7 @@ def score(
 ) -> list[dict[str, Any]]:
     """One method's figures per horizon, over the truths that all methods forecast."""
     made = rolled.made[method]
-    middle, low, high = (int(np.abs(quantile - level).argmin()) for level in (0.5, *BAND))
+    middle, low, high = (nearest(quantile, level) for level in (0.5, *BAND))
     result = []
     for horizon in range(made.shape[1]):
         known = common[:, horizon]
@@ -298,10 +299,7 @@ def _level(fan: Doubles, quantile: Doubles, share: float) -> Doubles:
     level = 0.05 + share * 1.95
     if level >= quantile[-1]:
         beyond = (level - quantile[-1]) / (1 - quantile[-1])
-        return np.asarray(
-            fan[:, -1]
-            + beyond * 0.2 * np.maximum(fan[:, -1] - fan[:, int(np.abs(quantile - 0.5).argmin())], 0)
-        )
+        return np.asarray(fan[:, -1] + beyond * 0.2 * np.maximum(fan[:, -1] - fan[:, nearest(quantile)], 0))
     place = np.interp(level, quantile, np.arange(len(quantile)))
     low = int(place)
     high = min(low + 1, len(quantile) - 1)
@@ -459,11 +457,7 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    text = json.dumps(report, indent=2)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_figures(report, arguments.json)
     return 0
 
 

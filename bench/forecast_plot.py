@@ -12,6 +12,8 @@ from matplotlib import dates
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from forecasting.quantiles import nearest
+
 Doubles = npt.NDArray[np.float64]
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito).
@@ -21,7 +23,7 @@ _FAN: Final = "#0072B2"
 
 def _bands(quantile: Doubles) -> list[tuple[int, int]]:
     """Central bands, the widest first: pairs of levels that add up to one."""
-    pairs = [(low, int(np.abs(quantile + level - 1).argmin())) for low, level in enumerate(quantile)]
+    pairs = [(low, nearest(quantile, 1 - level)) for low, level in enumerate(quantile)]
     return [
         (low, high) for low, high in pairs if low < high and abs(quantile[low] + quantile[high] - 1) < 1e-6
     ]
@@ -53,7 +55,7 @@ def save_fans(
         for low, high in _bands(quantile):
             label = f"{quantile[low]:.0%} to {quantile[high]:.0%}"
             axes.fill_between(when, mega[:, low], mega[:, high], color=_FAN, alpha=0.22, lw=0, label=label)
-        middle = int(np.abs(quantile - 0.5).argmin())
+        middle = nearest(quantile)
         axes.plot(when, mega[:, middle], color=_FAN, lw=1.2, label=f"{quantile[middle]:.0%}")
         axes.plot(when, came[:, series] / 1e6, color=_CAME, lw=0.9, label="what came")
         axes.set_title(name, loc="left", fontsize="medium")

@@ -21,7 +21,6 @@ gradient-boosted model per quantile of scikit-learn's and a linear program per d
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -38,6 +37,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.figures import write_figures
 from bench.straightforward import measure_straightforward
 from bench.synthetic import TICK_S, Synthetic
 from forecasting.forecast import Rung
@@ -249,11 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{n_users:>7,} users: tick p50 {figures['tick_ms_p50']:g} ms, p99 {figures['tick_ms_p99']:g} ms "
             f"({steps}); {figures['rss_mb']:g} MB"
         )
-    result = json.dumps({**context(), "users": users}, indent=2)
-    if chosen.json == "-":
-        print(result)
-    else:
-        Path(chosen.json).write_text(result + "\n", encoding="utf-8")
+    write_figures({**context(), "users": users}, chosen.json)
     return 0
 
 

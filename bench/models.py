@@ -18,7 +18,6 @@ predict_ms      per 1,000 series, at all horizons
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from bench.figures import write_figures
 from forecasting.baselines import auto_bandwidth, heyp, last_value, persistence_quantiles, seasonal_naive
 from forecasting.features import FeatureRows, FeatureSpec, feature_rows
 from forecasting.history import Floats, Ints
@@ -257,11 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(wanted) - set(known):
         parser.error(f"--models must be some of {','.join(known)}, got {','.join(sorted(unknown))}")
     horizons = [float(part) for part in args.horizons_s.split(",")] if args.horizons_s else None
-    body = json.dumps(measure(args.file, wanted, horizons, args.cutoffs), indent=1)
-    if args.json is None:
-        print(body)
-    else:
-        args.json.write_text(body + "\n")
+    write_figures(measure(args.file, wanted, horizons, args.cutoffs), args.json)
     return 0
 
 

@@ -23,7 +23,6 @@ won          share of users whose pinball loss is below persistence's
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from bench.figures import write_figures
 from forecasting.archetypes import EASE, Archetypes, early, learn_archetypes
 from forecasting.baselines import persistence_quantiles
 from forecasting.history import Floats, History, Ints
@@ -285,11 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     minutes = [float(minute) for minute in options.minutes.split(",")]
     users = load(options.data) if options.data else [made_up()]
     result = {"data": options.data.name if options.data else "made up", **measure(users, minutes)}
-    text = json.dumps(result, indent=1)
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_figures(result, options.json)
     for row in result["after"]:
         one = row["archetypes"]
         print(

@@ -9,7 +9,6 @@ defaults; its model saw only the first part of the file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from rich.progress import track
 from allocation.allocate import allocate
 from allocation.baselines import served, static_equal
 from allocation.tree import PoolTree
+from bench.figures import write_figures
 from bench.forecast import MEGA, TRAIN_SHARE, Series, settings_for
 from forecasting.baselines import auto_bandwidth, heyp, last_value
 from forecasting.forecast import Forecast
@@ -380,11 +380,7 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    text = json.dumps(report, indent=2)
-    if arguments.json:
-        arguments.json.write_text(text + "\n")
-    else:
-        print(text)
+    write_figures(report, arguments.json)
     return 0
 
 

@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from forecasting.anomaly import Anomaly, AnomalySettings, Change, Evidence, Kind, Step
 from forecasting.fan_out import FanOut
+from forecasting.quantiles import nearest
 from forecasting.tails import F64, Bools, Ints, Rows, Tail, at_least, at_most
 
 Small = npt.NDArray[np.int8]
@@ -217,7 +218,7 @@ class Detector:
             spoken = rising & (forecast[:, 0] >= 0) & ((forecast[:, 0] < forecast[:, -1]) | idle)
             self._watch.last = np.where(np.isnan(rate), self._watch.last, rate)
             rate[~spoken | step.excused] = np.nan
-            median = int(np.abs(step.quantile - 0.5).argmin())
+            median = nearest(step.quantile)
             low, middle, high = forecast[:, 0], forecast[:, median], forecast[:, -1]
             material = np.where(step.material_bps > 0, step.material_bps, 0.0)
             least = np.maximum(np.maximum(LEAST_SPREAD * middle, material), 1.0)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecasting.history import Floats, Ints
+from forecasting.quantiles import nearest
 
 Doubles = npt.NDArray[np.float64]
 
@@ -54,7 +55,7 @@ class Calibration:
 
     def __init__(self, quantile: Doubles, horizon_steps: Ints, rate: float) -> None:
         self._quantile = np.asarray(quantile, np.float64)
-        self._median = int(np.abs(self._quantile - 0.5).argmin())
+        self._median = nearest(self._quantile)
         # Forecasts h steps ahead miss together h times in a row: that is one surprise, not h.
         self._rate = rate / np.sqrt(np.asarray(horizon_steps, np.float64))
         self.offset: Doubles = np.zeros((0, len(self._rate), len(self._quantile)))

@@ -19,6 +19,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.quantiles import nearest
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
@@ -62,7 +64,7 @@ def confidence(forecast_bps: Floats, quantile: Doubles, band: float, floor_bps: 
     for start in range(0, len(result), _CHUNK):
         part = slice(start, start + _CHUNK)
         fan = forecast_bps[part]
-        median = fan[..., _middle(quantile)].astype(np.float64)
+        median = fan[..., nearest(quantile)].astype(np.float64)
         width = np.maximum(band * median, floor_bps)
         # The band holds both its ends.
         inside = _below(fan, quantile, median + width, whole=True)
@@ -73,7 +75,7 @@ def confidence(forecast_bps: Floats, quantile: Doubles, band: float, floor_bps: 
 
 def _below(forecast_bps: Floats, quantile: Doubles, demand: Doubles, *, whole: bool) -> Doubles:
     """P(D <= demand) if ``whole``, else P(D < demand): they differ by the atom that lies there."""
-    middle, last = _middle(quantile), len(quantile) - 1
+    middle, last = nearest(quantile), len(quantile) - 1
     # Rates of exponential laws that have the outermost quantiles where they are.
     falls = np.log(quantile[middle] / quantile[0]), np.log((1 - quantile[middle]) / (1 - quantile[last]))
     rate_low, rate_high = (fall if fall > 0 else 1.0 for fall in falls)
@@ -101,7 +103,3 @@ def _passed(distance: Doubles, width: Doubles, *, met: bool) -> Doubles:
     if met:
         return np.asarray(np.maximum(np.fmin(ratio, _TAIL_END), 0))
     return np.asarray(np.minimum(np.fmax(ratio, 0), _TAIL_END))
-
-
-def _middle(quantile: Doubles) -> int:
-    return int(np.abs(np.asarray(quantile) - 0.5).argmin())

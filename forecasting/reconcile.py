@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from forecasting.forecast import Forecast, Rung
 from forecasting.history import Ints
+from forecasting.quantiles import nearest
 
 Doubles = npt.NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def point_forecast(forecast: Forecast, parent: npt.ArrayLike) -> Doubles:
 
     parent : shape (S,), row of the forecast that holds each pool; -1 at a root. Parents come first.
     """
-    low, middle, high = (int(np.abs(forecast.quantile - level).argmin()) for level in (0.25, 0.5, 0.75))
+    low, middle, high = (nearest(forecast.quantile, level) for level in (0.25, 0.5, 0.75))
     point = forecast.demand_bps[..., middle].astype(np.float64)
     deviation = np.zeros(point.shape)
     if low < high:

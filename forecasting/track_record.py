@@ -17,6 +17,7 @@ from forecasting.calibration import Calibration
 from forecasting.contest import CONTESTANTS, Change, Contest, Contestant
 from forecasting.coverage import Coverage, CoverageRecord
 from forecasting.history import Floats, History, Ints, clean
+from forecasting.quantiles import nearest
 from forecasting.scoring import pinball_loss
 from forecasting.settings import ForecastSettings
 
@@ -80,7 +81,7 @@ class TrackRecord:
         if not self.narrow_levels:
             return
         rows = np.flatnonzero(np.isin(level, self.narrow_levels))
-        middle = demand_bps[rows][..., [int(np.abs(self._quantile - 0.5).argmin())]]
+        middle = demand_bps[rows][..., [nearest(self._quantile)]]
         demand_bps[rows] = np.maximum(middle + WIDER * (demand_bps[rows] - middle), 0)
 
     def followed(self, level: Ints, able: Ints) -> Ints:

@@ -181,6 +181,8 @@ def challenge(
     n_unseen = int(np.floor((history.end_time - seen_until) / history.step_s + 1e-6))
     n_seen = max(history.n_steps - n_unseen, 0)
     demand = _demand(history, settings)
+    # Made once for all drawings below, which read at each cutoff only blocks that had ended by then.
+    history = replace(history, blocks=history.blocks or blocks_of(demand, history.step_s, history.end_time))
     quantile = np.asarray(settings.quantiles)
 
     def drawn_from(spec: FeatureSpec, first_target: int, until: int) -> Drawn:

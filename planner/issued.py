@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from forecasting.forecast import Forecast, Rung
 from forecasting.history import History
+from forecasting.quantiles import nearest
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -94,7 +95,7 @@ class IssuedForecasts:
                 self._step_of_row[self._step_of_row > step] = _EMPTY
             self._newest = step
             self._horizon_s = forecast.horizon_s[[0, -1]]
-            level = [int(np.abs(forecast.quantile - wanted).argmin()) for wanted in LEVELS]
+            level = [nearest(forecast.quantile, wanted) for wanted in LEVELS]
             self._quantile = forecast.quantile[level]
             self._row(step)[0, columns] = history.demand_bps[-1]
             for at, horizon in enumerate((0, -1)):
