@@ -52,6 +52,8 @@ class SwitchLayout:
     owners: tuple[MeterOwner, ...] = ()
     #: The region's meters on this switch, upload and download.
     region_meter: tuple[int, int] = (UNMETERED, UNMETERED)
+    #: MAC addresses whose packets the switch takes from none of its edge ports.
+    isolated: tuple[str, ...] = ()
 
 
 def _empty() -> U32:
@@ -110,6 +112,7 @@ def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
                 ],
                 "owners": [[o.meter_id, o.pool, o.direction] for o in layout.owners],
                 "region_meter": list(layout.region_meter),
+                "isolated": list(layout.isolated),
             }
             for dpid, layout in plan.layouts.items()
         }
@@ -153,6 +156,7 @@ def _layout(raw: dict[str, Any]) -> SwitchLayout:
         ),
         owners=tuple(MeterOwner(meter, pool, direction) for meter, pool, direction in raw["owners"]),
         region_meter=(raw["region_meter"][0], raw["region_meter"][1]),
+        isolated=tuple(str(mac) for mac in raw.get("isolated", ())),
     )
 
 

@@ -5,6 +5,7 @@ A packet goes one way through the stages and meets at most one meter in each::
     ingress -> upload user -> upload group -> upload region -> classify -> accounting
         \--(from another switch)--> download user -> download group -> download region -> forwarding
 
+What isolated hosts send ends at the ingress of their edge switch.
 Upload is metered where the packet enters the network, download where it leaves:
 what arrives from another switch skips the upload stages, and only switches
 that hold the destination's port have download entries for it.
@@ -179,6 +180,11 @@ def switch_flows(view: SwitchView) -> Iterator[FlowEntry]:
 
 def _ingress(view: SwitchView) -> Iterator[FlowEntry]:
     table = view.pipeline.table(Stage.INGRESS)
+    for port in view.edge_ports:
+        # On every edge port, above LLDP: who is isolated stays so when plugged in elsewhere.
+        for mac in view.layout.isolated:
+            match = (("in_port", port), ("eth_src", mac))
+            yield FlowEntry(Kind.QUARANTINE, table, 200, match, series=view.host_series.get(mac, 0))
     yield FlowEntry(Kind.CONTROL, table, 100, (("eth_type", ETH_LLDP),), to_controller=True)
     upload = view.pipeline.table(Stage.UPLOAD_USER)
     download = view.pipeline.table(Stage.DOWNLOAD_USER)

@@ -42,6 +42,7 @@ layouts = st.builds(
     st.lists(st.builds(Binding, names, names, u32, pairs, pairs), max_size=3).map(tuple),
     st.lists(st.builds(MeterOwner, u32, names, st.integers(0, 1)), max_size=3).map(tuple),
     pairs,
+    st.lists(names, max_size=2).map(tuple),
 )
 plans = st.builds(
     Plan,
@@ -87,6 +88,13 @@ def test_known_layout_stays_at_home(plan: Plan):
     with pytest.raises(ValueError, match="not known here"):
         decode_plan(body)
     assert b"layouts" in encode_plan(plan, plan.layout_version - 1)
+
+
+def test_a_layout_of_an_older_planner_isolates_nobody():
+    """Processes of two releases meet at the seam while one is being replaced."""
+    body = msgpack.unpackb(encode_plan(Plan(layouts={1: SwitchLayout()})), strict_map_key=False)
+    del body["layouts"][1]["isolated"]
+    assert decode_plan(msgpack.packb(body)).layouts == {1: SwitchLayout()}
 
 
 @given(networks)

@@ -160,6 +160,19 @@ def test_a_pending_port_carries_nothing():
     assert pass_through(entries, {"in_port": 3, "eth_type": 0x88CC, "eth_src": STRANGER}).punted_in == [0]
 
 
+def test_what_an_isolated_host_sends_goes_nowhere():
+    """From any edge port, LLDP included, and the controller does not hear of it; others are not touched."""
+    entries = list(switch_flows(view(layout=SwitchLayout(isolated=(mac_of(1),)), link_ports=(3,))))
+    for port in (1, 2):
+        lldp: dict[str, int | str] = {"eth_type": 0x88CC, "eth_src": mac_of(1)}
+        for frame in (unicast(mac_of(1), mac_of(2)), lldp):
+            passage = pass_through(entries, {**frame, "in_port": port})
+            assert (passage.tables, passage.out, passage.punted_in) == ([0], [], [])
+    assert pass_through(entries, {**unicast(mac_of(2), mac_of(1)), "in_port": 2}).out == [1]
+    # Packets of its name in transit are another edge switch's to judge.
+    assert pass_through(entries, {**unicast(mac_of(1), mac_of(2)), "in_port": 3}).out == [2]
+
+
 def test_lldp_is_never_forwarded():
     """A probe tells of one cable; passed on it would invent links."""
     for port in (1, 3):
