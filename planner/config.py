@@ -32,7 +32,9 @@ from planner.config_fields import (
     both_directions,
     number,
 )
+from planner.config_northbound import Northbound
 from planner.config_policies import Policies
+from planner.config_remediation import Remediation, Webhook
 from planner.config_rules import broken_rules
 from planner.config_tiers import Tiers
 from planner.config_yaml import read_yaml
@@ -220,14 +222,6 @@ class Store(Block):
     rollup_days: Positive = Field(default=180.0, description="days that one-minute roll-ups are kept")
 
 
-class Northbound(Block):
-    """The REST API."""
-
-    host: str = Field(default="127.0.0.1", description="address to listen on")
-    port: Port = Field(default=8080, description="TCP port; 0: any free one")
-    token_file: Path = Field(default=Path("var/token"), description="made at first start, mode 0600")
-
-
 class Planner(Block):
     """The seam between the OpenFlow process and the planner."""
 
@@ -272,6 +266,8 @@ class Config(Block):
     policies: Policies = Field(default=Policies())
     events: Events = Field(default=Events())
     alarms: Alarms = Field(default=Alarms())
+    remediation: Remediation = Field(default=Remediation())
+    webhooks: tuple[Webhook, ...] = Field(default=(), max_length=16, description="servers that are told")
     store: Store = Field(default=Store())
     northbound: Northbound = Field(default=Northbound())
     planner: Planner = Field(default=Planner())

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from planner.config_events import broken_event_rules
 from planner.config_fields import NAME_PATTERN, UNGROUPED
+from planner.config_northbound import LOOPBACK, broken_northbound_rules
+from planner.config_remediation import broken_remediation_rules
 
 if TYPE_CHECKING:
     from planner.config import Config, Forecasting, Pool
 
 _NAME = re.compile(NAME_PATTERN)
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def broken_rules(config: Config) -> Iterator[str]:
@@ -54,10 +55,11 @@ def broken_rules(config: Config) -> Iterator[str]:
     if list(config.forecasting.horizons_s) != sorted(set(config.forecasting.horizons_s)):
         yield f"forecasting.horizons_s must rise, got {list(config.forecasting.horizons_s)}"
     yield from _bad_cluster(config.forecasting)
-    for block, host in (("northbound", config.northbound.host), ("planner", config.planner.host)):
-        if host not in _LOOPBACK:
-            yield f"{block}.host must be a loopback address until TLS is configured, got {host!r}"
+    if config.planner.host not in LOOPBACK:
+        yield f"planner.host must be a loopback address, got {config.planner.host!r}"
+    yield from broken_northbound_rules(config.northbound)
     yield from broken_event_rules(config.events)
+    yield from broken_remediation_rules(config.remediation, config.webhooks, frozenset(config.users))
     yield from _clashing_services(config)
 
 
@@ -70,7 +72,7 @@ def _bad_cluster(forecasting: Forecasting) -> Iterator[str]:
     if match is None or not 0 < int(match[4]) < 65536:
         yield f"{path} must be like tls://HOST:PORT, got {address!r}"
         return
-    if match[1] == "tcp" and (match[2] or match[3]) not in _LOOPBACK:
+    if match[1] == "tcp" and (match[2] or match[3]) not in LOOPBACK:
         yield f"{path} must be tls:// unless the scheduler is on loopback, got {address!r}"
     for name in ("dask_ca_file", "dask_cert_file", "dask_key_file"):
         if match[1] == "tls" and getattr(forecasting, name) is None:
@@ -86,6 +88,7 @@ def _clashing_services(config: Config) -> Iterator[str]:
         yield f"planner.url must be like http://127.0.0.1:8650, got {seam.url!r}"
     files = {"store.path": config.store.path, "northbound.token_file": rest.token_file}
     files["planner.secret_file"] = seam.secret_file
+    files |= {"northbound.tokens_file": rest.tokens_path, "northbound.audit_file": rest.audit_path}
     if config.store.key_file is not None:
         files["store.key_file"] = config.store.key_file
     yield from _duplicates((path, str(file)) for path, file in files.items())
