@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from forecasting.context import context_features
 from forecasting.history import Bools, Floats, Ints
 from forecasting.seasonal import DAY_S, SEASONS_S, WEEK_S
 
@@ -69,6 +70,9 @@ class FeatureSpec:
     #: on less, they would be a clock that only runs forward.
     use_day: bool = False
     use_week: bool = False
+    #: Which of ``context.CHANNELS`` the model was trained with. None of them: rows are as they were before
+    #: there were any, so older models are served as ever.
+    context: tuple[str, ...] = ()
     #: Steps of the scaled window itself that follow the features, for a model that reads sequences.
     sequence_steps: int = 0
 
@@ -77,7 +81,8 @@ class FeatureSpec:
 class FeatureRows:
     """The model's input for n windows and H horizons."""
 
-    #: shape (n * H, len(NAMES) + sequence_steps); row ``i * H + h`` is window i at horizon h.
+    #: shape (n * H, columns); row ``i * H + h`` is window i at horizon h. Columns: ``NAMES``, two for
+    #: each channel of context, then the sequence.
     x: Floats
     #: shape (n,), bit/s, > 0; what the target is measured in.
     scale_bps: Floats
@@ -108,6 +113,7 @@ def feature_rows(
     horizon_steps: Ints,
     spec: FeatureSpec,
     recalled_bps: Floats | None = None,
+    context: Floats | None = None,
 ) -> FeatureRows:
     """Features of n windows at H horizons.
 
@@ -119,6 +125,8 @@ def feature_rows(
     horizon_steps : shape (H,)  How many rows after the cutoff the target lies, >= 1.
     recalled_bps : shape (2, H + 1, n)
         Demand a day and a week before the cutoff and each target; see ``seasonal.recalled``.
+    context : shape (len(CHANNELS), R, n)
+        What is known beside demand in the R rows up to the cutoff; see ``context``.
     """
     demand_bps, censored = _fit_window(demand_bps, censored, spec.window_steps)
     n_steps, n = demand_bps.shape
@@ -136,7 +144,7 @@ def feature_rows(
     mean_8 = np.where(count_8 > 0, filled[-8:].sum(axis=0) / np.maximum(count_8, 1), mean_bps)
     scale = np.maximum((mean_bps + mean_8) / 2, np.float32(LEVEL_FLOOR_BPS)).astype(np.float32)
 
-    x = np.empty((len(NAMES), n, len(horizon_steps)), np.float32)
+    x = np.empty((len(NAMES) + 2 * len(spec.context), n, len(horizon_steps)), np.float32)
     scaled = filled / scale
     columns = _Columns(x)
     for lag in LAGS:
@@ -163,7 +171,9 @@ def feature_rows(
     # The model only learns how the future departs from the last value, so
     # steady traffic is right from the first tree on.
     origin = np.where(n_present > 0, latest, np.float32(0))
-    rows = x.reshape(len(NAMES), -1).T
+    if spec.context:
+        x[len(NAMES) :] = context_features(context, spec.context, n)[:, :, None]
+    rows = x.reshape(len(x), -1).T
     if spec.sequence_steps:
         window = np.where(missing, np.float32(np.nan), scaled)[-spec.sequence_steps :].T
         rows = np.concatenate([rows, np.repeat(window, len(horizon_steps), axis=0)], axis=1)

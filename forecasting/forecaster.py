@@ -239,6 +239,7 @@ class Forecaster:
                     self._ahead,
                     self.trained.spec,
                     recalled,
+                    None if history.context is None else history.context[:, :, part],
                 )
                 scale[chunk], last[chunk] = rows.scale_bps, rows.origin_bps
                 predicted = rows.from_target(self._model.predict(rows.x))
@@ -414,5 +415,7 @@ def _since_sample(present: Bools) -> Ints:
 def _trained_from(meta: dict[str, object], body: bytes) -> TrainedModel:
     spec = dict(meta["spec"])  # type: ignore[call-overload]
     spec["periods"] = tuple(spec["periods"])
+    # A state of before there was any has no such entry.
+    spec["context"] = tuple(spec.get("context", ()))
     quantiles = tuple(meta["quantiles"])  # type: ignore[arg-type, var-annotated]
     return TrainedModel(**{**meta, "body": body, "spec": FeatureSpec(**spec), "quantiles": quantiles})  # type: ignore[arg-type]

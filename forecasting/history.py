@@ -49,6 +49,9 @@ class History:
     #: Whoever draws cutoffs from the rows reads at each of them only blocks that had ended, at
     #: least a day before: that is why no cut of the rows has to cut the blocks.
     blocks: Blocks | None = None
+    #: shape (len(context.CHANNELS), R, S), R <= T: what is known beside the demand of the latest R
+    #: rows; NaN where it is not.
+    context: Floats | None = None
 
     def __post_init__(self) -> None:
         demand = np.asarray(self.demand_bps, np.float32)
@@ -75,6 +78,12 @@ class History:
             raise ValueError(f"recalled_bps must have shape (2, H + 1, {n_series}), got {recalled.shape}")
         if self.blocks is not None and self.blocks.mean_bps.shape[1] != n_series:
             raise ValueError(f"blocks must have {n_series} series, got {self.blocks.mean_bps.shape[1]}")
+        around = self.context
+        if around is not None and (
+            around.ndim != 3 or around.shape[1] > len(demand) or around.shape[2] != n_series
+        ):
+            rule = f"shape (channels, <= {len(demand)} rows, {n_series})"
+            raise ValueError(f"context must have {rule}, got {around.shape}")
         object.__setattr__(self, "demand_bps", demand)
         object.__setattr__(self, "censored", np.asarray(self.censored, np.bool_))
         object.__setattr__(self, "level", level)
@@ -93,7 +102,12 @@ class History:
     def tail(self, n_steps: int) -> History:
         """The latest ``n_steps`` rows, or all there are."""
         start = max(self.n_steps - n_steps, 0)
-        return replace(self, demand_bps=self.demand_bps[start:], censored=self.censored[start:])
+        return replace(
+            self,
+            demand_bps=self.demand_bps[start:],
+            censored=self.censored[start:],
+            context=None if self.context is None else self.context[:, max(self._known_rows(start), 0) :],
+        )
 
     def until(self, n_steps: int) -> History:
         """The oldest ``n_steps`` rows, as they stood when the last of them ended."""
@@ -105,7 +119,27 @@ class History:
             end_time=ended,
             # It belonged to another moment.
             recalled_bps=None,
+            context=None if self.context is None else self.context[:, : max(self._known_rows(n_steps), 0)],
         )
+
+    def context_at(self, rows: Ints, series: Ints) -> Floats | None:
+        """The context of n windows, shape (channels, w, n); rows of shape (w, n), series of shape (n,).
+
+        NaN for rows of which nothing is kept.
+        """
+        if self.context is None:
+            return None
+        row = rows - (self.n_steps - self.context.shape[1])
+        inside = (row >= 0) & (rows < self.n_steps)
+        if not inside.any():
+            return None
+        found = self.context[:, np.where(inside, row, 0), series]
+        return np.where(inside, found, np.float32(np.nan))
+
+    def _known_rows(self, n_steps: int) -> int:
+        """Rows of the context among the oldest ``n_steps`` rows; below zero: they are all older."""
+        rows = 0 if self.context is None else self.context.shape[1]
+        return n_steps - (self.n_steps - rows)
 
     def pick(self, series: npt.NDArray[np.intp]) -> History:
         """The same rows for some series, given by their columns."""
@@ -117,6 +151,7 @@ class History:
             series_id=self.series_id[series],
             recalled_bps=None if self.recalled_bps is None else self.recalled_bps[:, :, series],
             blocks=None if self.blocks is None else self.blocks.pick(series),
+            context=None if self.context is None else self.context[:, :, series],
         )
 
 

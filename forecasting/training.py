@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from forecasting.baselines import last_value, mean_present, persistence_quantiles
 from forecasting.censoring import unconstrained
+from forecasting.context import CHANNELS, CONTEXT_STEPS, channels_known
 from forecasting.features import LEVEL_FLOOR_BPS, FeatureRows, FeatureSpec, feature_rows, recurring_periods
 from forecasting.history import Floats, History, Ints, clean
 from forecasting.models import ModelFailed, QuantileModel, new_model
@@ -69,6 +70,11 @@ class TrainedModel:
         ):
             if own != wanted:
                 raise ModelFailed(f"model was trained for {name} {own!r}, settings say {wanted!r}")
+        unknown = [name for name in self.spec.context if name not in CHANNELS]
+        if unknown:
+            raise ModelFailed(
+                f"model was trained with features {', '.join(unknown)}, which are not known here"
+            )
         model = new_model(settings)
         model.from_bytes(self.body)
         return model
@@ -144,7 +150,11 @@ def train(history: History, settings: ForecastSettings) -> TrainedModel:
     history = history.until(_split(history, settings))
     demand = _demand(history, settings)
     model = new_model(settings)
-    spec = replace(_choose_features(demand, settings), sequence_steps=model.sequence_steps)
+    spec = replace(
+        _choose_features(demand, settings),
+        context=channels_known(history.context),
+        sequence_steps=model.sequence_steps,
+    )
     rng = np.random.default_rng(settings.seed)
     n_windows = max(settings.train_rows // len(settings.horizons_s), 1)
     drawn = draw(history, demand, settings, spec, n_windows, rng, favour=_favour(demand))
@@ -284,7 +294,8 @@ def draw(
     # before the cutoff: nothing of the future leaks in.
     blocks = history.blocks or blocks_of(demand_bps, history.step_s, history.end_time)
     ago = recalled(blocks, ends, ahead, history.step_s, series)
-    features = feature_rows(window, censored, ends, ahead, spec, ago)
+    around = history.context_at(rows[-CONTEXT_STEPS:], series) if spec.context else None
+    features = feature_rows(window, censored, ends, ahead, spec, ago, around)
     usable = answerable(features.n_present, features.since_sample, settings)
     return Drawn(
         rows=features,
