@@ -29,6 +29,7 @@ from planner.config_fields import (
     Port,
     PortRange,
     Positive,
+    Prefix,
     both_directions,
     number,
 )
@@ -37,6 +38,7 @@ from planner.config_policies import Policies
 from planner.config_remediation import Remediation, Webhook
 from planner.config_rules import broken_rules
 from planner.config_tiers import Tiers
+from planner.config_topology import CableCapacity, Topology
 from planner.config_yaml import read_yaml
 
 
@@ -86,6 +88,11 @@ class Region(Pool):
     """Switches whose users share one capacity."""
 
     dpids: tuple[Dpid, ...] = Field(min_length=1, description="the region's switches")
+    prefixes: tuple[Prefix, ...] = Field(
+        default=(),
+        description="users with an address in these are of this region, whatever region's switch they are at; "
+        "the longest prefix wins",
+    )
     capacity_mbps: CapacityField = Field(description="what the region's users may use together")
 
 
@@ -209,6 +216,12 @@ class Grouping(Block):
     hold_s: NotNegative = Field(
         default=120.0, description="a member moves after it was elsewhere for so long"
     )
+    churn_per_hour: Fraction = Field(
+        default=0.2, description="share of all memberships that may change within an hour"
+    )
+    least_churn_per_hour: Annotated[int, BeforeValidator(number), Field(ge=1)] = Field(
+        default=20, description="so many may change in any case, however few members there are"
+    )
 
 
 class Store(Block):
@@ -258,6 +271,8 @@ class Config(Block):
     groups: dict[str, Group] = Field(default_factory=dict)
     group_defaults: Pool = Field(default=Pool(), description="for groups found from traffic")
     applications: dict[str, tuple[PortMatch, ...]] = Field(default_factory=dict)
+    links: tuple[CableCapacity, ...] = Field(default=(), description="cables whose capacity is known")
+    topology: Topology = Field(default=Topology())
     openflow: OpenFlow = Field(default=OpenFlow())
     polling: Polling = Field(default=Polling())
     grouping: Grouping = Field(default=Grouping())

@@ -69,6 +69,14 @@ def parse_address(value: object) -> str:
     return str(address)
 
 
+def parse_prefix(value: object) -> str:
+    """An IPv4 or IPv6 prefix in canonical form."""
+    try:
+        return str(ipaddress.ip_network(str(value).strip()))
+    except ValueError:
+        raise ValueError("must be a prefix such as 10.1.0.0/16, without bits beyond its length") from None
+
+
 def parse_ports(value: object) -> tuple[int, int]:
     """First and last port of ``443`` or ``"8000-8100"``."""
     match = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", str(value))
@@ -88,4 +96,5 @@ def both_directions(value: object) -> object:
 Dpid = Annotated[int, BeforeValidator(parse_dpid)]
 Mac = Annotated[str, BeforeValidator(parse_mac)]
 Address = Annotated[str, BeforeValidator(parse_address)]
+Prefix = Annotated[str, BeforeValidator(parse_prefix)]
 PortRange = Annotated[tuple[int, int], BeforeValidator(parse_ports)]

@@ -30,6 +30,12 @@ def broken_rules(config: Config) -> Iterator[str]:
     yield from _duplicates(
         (f"groups.{name}.members", m) for name, g in config.groups.items() for m in g.members
     )
+    yield from _duplicates(
+        (f"regions.{name}.prefixes", p) for name, r in config.regions.items() for p in r.prefixes
+    )
+    yield from _duplicates(
+        (f"links.{at}", end) for at, cable in enumerate(config.links) for end in (cable.a, cable.b)
+    )
     for name, user in config.users.items():
         if not user.addresses and not user.macs:
             yield f"users.{name} must have addresses or macs, got neither"
