@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from planner.config_alarms import Alarms
 from planner.config_block import Block
+from planner.config_enforcement import Enforcement
 from planner.config_events import Events
 from planner.config_faults import ConfigError, fault_lines
 from planner.config_fields import (
@@ -275,6 +276,7 @@ class Config(Block):
     topology: Topology = Field(default=Topology())
     openflow: OpenFlow = Field(default=OpenFlow())
     polling: Polling = Field(default=Polling())
+    enforcement: Enforcement = Field(default=Enforcement())
     grouping: Grouping = Field(default=Grouping())
     forecasting: Forecasting = Field(default=Forecasting())
     allocation: Allocation = Field(default=Allocation())
