@@ -150,6 +150,10 @@ class Forecasting(Block):
     window_steps: Annotated[int, BeforeValidator(number), Field(ge=8)] = Field(
         default=64, description="steps of history a forecast reads"
     )
+    max_class_series: Annotated[int, BeforeValidator(number), Field(ge=0, le=200_000)] = Field(
+        default=20_000,
+        description="series of a user's application class in one direction, the heaviest first; 0: none",
+    )
     versions_kept: Annotated[int, BeforeValidator(number), Field(ge=2, le=50)] = Field(
         default=5, description="models kept that once were in use, to go back to"
     )
