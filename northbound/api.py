@@ -23,6 +23,8 @@ from northbound.forecasts_api import forecasts_router
 from northbound.guard import Guard
 from northbound.models_api import models_router
 from northbound.policies_api import policies_router
+from northbound.prometheus_api import prometheus_router
+from northbound.stream_api import stream_router
 from planner.snapshot import Operations, Snapshot, UnknownGroup
 
 MAX_PAGE = 10_000
@@ -70,6 +72,8 @@ def create_app(
     app.include_router(archetypes_router(operations, _BEARER))
     app.include_router(events_router(operations, _BEARER, now))
     app.include_router(alarms_router(operations, _BEARER, now))
+    app.include_router(prometheus_router(operations, stale_after_s, now))
+    app.include_router(stream_router(operations))
     app.add_middleware(Guard, token=token)
     return app
 

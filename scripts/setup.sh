@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh             both parts
 #   scripts/setup.sh --os        Open vSwitch, Mininet, iperf3 ... (apt; root or sudo only if something is missing)
+#   scripts/setup.sh --tests     the same and Chromium, in which the dashboard is tested
 #   scripts/setup.sh --python    .venv with Ryu, the libraries and the `tidegate` command (never root)
 #
 # PYTHON=python3.12 chooses the interpreter of a new .venv; otherwise the first of python3,
@@ -41,11 +42,16 @@ readonly wanted_commands=(
     ping:iputils-ping
     ps:procps
 )
+# Only the dashboard's tests need a browser; a demo shall not wait for 400 MB.
+readonly wanted_by_tests=(
+    chromium:chromium
+    chromedriver:chromium-driver
+)
 
-missing_packages() {
+missing_packages() { # command:package besides those always wanted
     local pair
     {
-        for pair in "${wanted_commands[@]}"; do
+        for pair in "${wanted_commands[@]}" "$@"; do
             command -v "${pair%%:*}" >/dev/null || echo "${pair#*:}"
         done
         # Numba's OpenMP threads; it has no command of its own.
@@ -71,9 +77,9 @@ apt() {
         apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null
 }
 
-set_up_os() {
+set_up_os() { # command:package besides those always wanted
     local missing still
-    missing=$(missing_packages | tr '\n' ' ')
+    missing=$(missing_packages "$@" | tr '\n' ' ')
     [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null ||
         fail "missing: $missing" "this is no Debian or Ubuntu; install them in its own way and run this again"
@@ -87,7 +93,7 @@ set_up_os() {
     # shellcheck disable=SC2086
     apt install -y --no-install-recommends $missing || say "apt-get install reported an error"
     hash -r
-    still=$(missing_packages | tr '\n' ' ')
+    still=$(missing_packages "$@" | tr '\n' ' ')
     [ -z "$still" ] || fail "still missing after apt-get install: $still"
 }
 
@@ -219,11 +225,12 @@ set_up_python() {
 
 case "${1:-}" in
     --os) set_up_os ;;
+    --tests) set_up_os "${wanted_by_tests[@]}" ;;
     --python) set_up_python ;;
     "")
         # Two commands, not `a && b`: inside a list bash would forget to stop at the first error.
         set_up_os
         set_up_python
         ;;
-    *) fail "usage: scripts/setup.sh [--os | --python]" ;;
+    *) fail "usage: scripts/setup.sh [--os | --tests | --python]" ;;
 esac

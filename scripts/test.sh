@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test. Those marked e2e need Open vSwitch, Mininet and root, and run on their own: root is
+# Runs every test. Those marked e2e need Open vSwitch, Mininet, Chromium and root, and run on their own: root is
 # asked for them alone, and nothing traces the processes that they time.
 #
 # With CI=true whatever is missing is a failure; elsewhere it is named and passed over.
@@ -32,7 +32,7 @@ run_pure() {
 
 as_root=()
 can_run_e2e() {
-    if ! scripts/setup.sh --os; then
+    if ! scripts/setup.sh --tests; then
         pass_over "tests on real switches: the packages named above are missing"
         return 1
     fi

@@ -1,0 +1,1 @@
+"""The dashboard: pages of the planner's snapshot, rendered here, live by server-sent events."""
