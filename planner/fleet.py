@@ -7,13 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from planner.config import Config
+from planner.config_fields import MEGA
 from planner.report import AppliedReport, NetworkReport, SwitchFacts
 from planner.snapshot import SwitchView
 from telemetry.samples import SampleBatch
-from topology.identity import Attachment, IdentityIndex, Resolution, UserIdentity, index_users, resolve
-from topology.network import Host
+from topology.bindings import Bindings
+from topology.damping import DampingRules, cable
+from topology.happenings import Thing, TopologyLog
+from topology.identity import Attachment, Resolution, UserIdentity, resolve
+from topology.network import Host, Link, Network
 from topology.regions import RegionMap, region_map
+from topology.routes import Routes, capacity_of_links, routes_of
 
 LOG = logging.getLogger("tidegate.planner")
 
@@ -23,11 +31,16 @@ class Fleet:
     """All speakers' reports as one picture."""
 
     regions: RegionMap
-    identities: IdentityIndex
+    bindings: Bindings
+    #: What happened to switches, links, ports and users.
+    log: TopologyLog = field(default_factory=TopologyLog)
+    #: Capacity by the two ends of a cable, dpid and port.
+    cable_bps: Mapping[frozenset[tuple[int, int]], float] = field(default_factory=dict)
     reports: dict[str, NetworkReport] = field(default_factory=dict)
     resolution: Resolution = field(default_factory=Resolution)
-    #: Addresses last seen at each MAC: a speaker that restarts knows its hosts' MACs, not their addresses.
-    _addresses: dict[str, frozenset[str]] = field(default_factory=dict)
+    #: All reports together.
+    network: Network = field(default_factory=Network)
+    _routes: Routes | None = None
     _views: dict[int, SwitchView] = field(default_factory=dict)
     _facts: dict[int, SwitchFacts] = field(default_factory=dict)
 
@@ -38,8 +51,17 @@ class Fleet:
             UserIdentity(name, frozenset(user.addresses), frozenset(user.macs))
             for name, user in config.users.items()
         )
-        regions = region_map({name: region.dpids for name, region in config.regions.items()})
-        return cls(regions, index_users(users))
+        regions = region_map(
+            {name: region.dpids for name, region in config.regions.items()},
+            {name: region.prefixes for name, region in config.regions.items()},
+        )
+        t = config.topology
+        return cls(
+            regions,
+            Bindings(users, t.learned_ttl_s),
+            TopologyLog(t.events_kept, damping_rules(config)),
+            {frozenset(cable.ends): cable.capacity_mbps * MEGA for cable in config.links},
+        )
 
     @property
     def switches(self) -> dict[int, SwitchFacts]:
@@ -84,26 +106,67 @@ class Fleet:
         self.reports[report.speaker] = report
         self._note_switches(switches_before, now)
         before = self.resolution
-        self.resolution = resolve(self.identities, self._hosts())
+        self._look(now)
         for conflict in self.resolution.conflicts.values():
             if before.conflicts.get(conflict.mac) != conflict:
                 LOG.warning("%s", conflict.reason)
         return before.bindings != self.resolution.bindings or switches_before != self.switches
 
-    def _hosts(self) -> dict[str, Host]:
+    def step(self, now: float) -> bool:
+        """Let time pass: bindings end, what flapped is steady. True if users are not where they were."""
+        before = self.resolution.bindings
+        # Reports come when something changes; that a link has been steady shows when nothing does.
+        if self.bindings.expire(now, self.network.hosts) or self.log.waits:
+            self._look(now)
+        return before != self.resolution.bindings
+
+    def rebind(self, now: float) -> None:
+        """The bindings changed: look whose hosts are whose."""
+        self._look(now)
+
+    @property
+    def routes(self) -> Routes:
+        """The paths of the network as it is now; reckoned when first asked for after a change of links."""
+        if self._routes is None:
+            self._routes = routes_of(self.network)
+        return self._routes
+
+    def link_capacity_bps(self) -> npt.NDArray[np.float64]:
+        """What each of ``routes.links`` carries; NaN where neither the file nor its ports say."""
+        links = self.routes.links
+        named = {
+            link: frozenset({(link.src_dpid, link.src_port), (link.dst_dpid, link.dst_port)})
+            for link in links
+        }
+        known = {link: self.cable_bps[ends] for link, ends in named.items() if ends in self.cable_bps}
+        return capacity_of_links(self.network, links, known)
+
+    @property
+    def held_links(self) -> frozenset[Link]:
+        """Links that the speakers do not use because they flap."""
+        return frozenset(link for report in self.reports.values() for link in report.held)
+
+    def _look(self, now: float) -> None:
+        """Put the reports together: the network, whose hosts are whose, and what happened."""
+        hosts = self._newest_hosts()
+        network = Network(
+            frozenset(self.switches),
+            {(port.dpid, port.port_no): port for report in self.reports.values() for port in report.ports},
+            frozenset(link for report in self.reports.values() for link in report.links),
+            hosts,
+        )
+        if (network.switches, network.usable_links) != (self.network.switches, self.network.usable_links):
+            self._routes = None
+        self.network = network
+        self.resolution = resolve(self.bindings.index, self.bindings.recognised(hosts, now))
+        self.log.observe(_things(network), _places(self.resolution.bindings), now)
+
+    def _newest_hosts(self) -> dict[str, Host]:
         newest: dict[str, Host] = {}
         for report in self.reports.values():
             for mac, host in report.hosts.items():
                 if mac not in newest or host.last_seen > newest[mac].last_seen:
                     newest[mac] = host
-        for mac, host in newest.items():
-            if not host.addresses.isdisjoint(self.identities.by_address):
-                # Only what tells a user: strangers' MACs are without number.
-                self._addresses[mac] = host.addresses
-            elif host.addresses:
-                self._addresses.pop(mac, None)
-            elif mac in self._addresses:
-                newest[mac] = replace(host, addresses=self._addresses[mac])
         return newest
 
     def _note_switches(self, before: Mapping[int, SwitchFacts], now: float) -> None:
@@ -144,10 +207,36 @@ class Fleet:
         """The user a MAC belongs to, or the MAC itself."""
         return self.resolution.user_of.get(mac, mac)
 
-    def addresses_state(self) -> dict[str, Any]:
-        """Addresses by MAC as JSON-able values."""
-        return {mac: sorted(addresses) for mac, addresses in self._addresses.items()}
+    def restore_bindings(self, learned: Mapping[str, list[str]], state: Mapping[str, Any]) -> None:
+        """What ``bindings.learned`` and ``bindings.state`` were."""
+        for fault in self.bindings.restore(learned, state):
+            LOG.error("binding of an earlier planner not restored: %s", fault)
 
-    def restore_addresses(self, state: Mapping[str, Any]) -> None:
-        """What ``addresses_state`` was."""
-        self._addresses = {mac: frozenset(addresses) for mac, addresses in state.items()}
+
+def damping_rules(config: Config) -> DampingRules:
+    """How links that flap are held down."""
+    t = config.topology
+    return DampingRules(t.flap_half_life_s, hold_above=t.flaps - 1.0)
+
+
+def _things(network: Network) -> list[Thing]:
+    """What is up, by name."""
+    things: list[Thing] = [("switch", f"{dpid:016x}") for dpid in network.switches]
+    # Of a switch that is away, its ports are as they were: nobody knows otherwise.
+    things += [("port", f"{port.dpid:016x}/{port.port_no}") for port in network.ports.values() if port.up]
+    things += [("link", cable_name(link)) for link in network.usable_links if link == cable(link)]
+    return things
+
+
+def cable_name(link: Link) -> str:
+    """Both ends of a cable, the lower first."""
+    link = cable(link)
+    return f"{link.src_dpid:016x}/{link.src_port}-{link.dst_dpid:016x}/{link.dst_port}"
+
+
+def _places(bindings: Mapping[str, tuple[Attachment, ...]]) -> dict[str, str]:
+    """Where each user's devices are, as text."""
+    return {
+        user: ", ".join(f"{device.dpid:016x}/{device.port_no}" for device in devices)
+        for user, devices in bindings.items()
+    }

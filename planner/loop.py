@@ -180,6 +180,7 @@ class Planner:
 
     def _observe(self, now: float) -> None:
         self._drain(now)
+        self._stale |= self.fleet.step(now)
         changed = self.policies.step(now, self._region_load())
         if self._stale and self.fleet.switches:
             self._rebuild(now)
@@ -379,7 +380,8 @@ class Planner:
             meter_ids=self.meter_ids.state(),
             groups=self.grouping.state(),
             overrides=self.policies.overrides,
-            addresses=self.fleet.addresses_state(),
+            addresses=self.fleet.bindings.learned(),
+            bindings=self.fleet.bindings.state(),
             boosts=dict(self.policies.boosts),
         )
 
@@ -390,7 +392,7 @@ class Planner:
         self.meter_ids = MeterIds.restore(memory.meter_ids)
         self.policies.restore(memory.overrides, memory.boosts)
         self.grouping.restore(memory.groups)
-        self.fleet.restore_addresses(memory.addresses)
+        self.fleet.restore_bindings(memory.addresses, memory.bindings)
 
 
 def _publication(config: Config) -> Publication:

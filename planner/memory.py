@@ -22,6 +22,7 @@ class Memory:
     overrides: Mapping[str, Override] = field(default_factory=dict)
     addresses: dict[str, Any] = field(default_factory=dict)
     boosts: Mapping[str, TemporaryBoost] = field(default_factory=dict)
+    bindings: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The bytes that ``from_bytes`` reads."""

@@ -35,6 +35,8 @@ class NetworkReport:
     ports: tuple[Port, ...] = ()
     links: frozenset[Link] = frozenset()
     hosts: dict[str, Host] = field(default_factory=dict)
+    #: Links that are there and not used, because they flap; not among ``links``.
+    held: frozenset[Link] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def encode_network(report: NetworkReport) -> bytes:
             "switches": {d: [f.n_tables, f.max_meters, f.description] for d, f in report.switches.items()},
             "ports": [[p.dpid, p.port_no, p.name, p.speed_bps, p.up] for p in report.ports],
             "links": [[k.src_dpid, k.src_port, k.dst_dpid, k.dst_port] for k in sorted(report.links)],
+            "held": [[k.src_dpid, k.src_port, k.dst_dpid, k.dst_port] for k in sorted(report.held)],
             "hosts": [
                 [h.mac, sorted(h.addresses), h.dpid, h.port_no, h.last_seen] for h in report.hosts.values()
             ],
@@ -80,6 +83,7 @@ def decode_network(body: bytes) -> NetworkReport:
             ports=tuple(_port(*port) for port in raw["ports"]),
             links=frozenset(Link(*map(int, link)) for link in raw["links"]),
             hosts={host.mac: host for host in hosts},
+            held=frozenset(Link(*map(int, link)) for link in raw.get("held", ())),
         )
     except _MALFORMED as error:
         raise ValueError(f"network report is malformed: {error!r}") from None

@@ -39,6 +39,7 @@ class TopologyLog:
         self._events: deque[TopologyEvent] = deque(maxlen=keep)
         self._damping: FlapDamping[Thing] = FlapDamping(rules)
         self._up: frozenset[Thing] = frozenset()
+        self._ports: set[Thing] = set()
         self._places: Mapping[str, str] = {}
         self._last = 0
 
@@ -50,6 +51,11 @@ class TopologyLog:
     def last(self) -> int:
         """Id of the newest event ever; 0 before the first."""
         return self._last
+
+    @property
+    def waits(self) -> bool:
+        """Whether something flaps, so that time alone may bring an event."""
+        return bool(self._damping.held)
 
     def since(self, after: int = 0) -> tuple[tuple[TopologyEvent, ...], bool]:
         """The events with greater ids, oldest first, and whether none in between was forgotten.
@@ -63,14 +69,17 @@ class TopologyLog:
     def observe(self, up: Collection[Thing], places: Mapping[str, str], now: float) -> None:
         """Note what is up and where users are; call at every change, and now and then for what became steady.
 
-        A user's first place, and its last, are no event: thousands come and go each morning.
+        A user's first place, and its last, are no event: thousands come and go each morning. Nor is it
+        that a port is up when it is first seen: a switch that connects brings fifty.
         """
         seen, held_before = frozenset(up), self._damping.held
         self._damping.observe(seen, now)
         held = self._damping.held
         self._tell(held - held_before, "flapping", now)
         # What is held is not told of; what is let go is told as it then is.
-        self._tell((seen - self._up) - held - held_before, "up", now)
+        ports = {thing for thing in seen if thing[0] == "port"}
+        self._tell((seen - self._up) - held - held_before - (ports - self._ports), "up", now)
+        self._ports |= ports
         self._tell((self._up - seen) - held - held_before, "down", now)
         for thing in sorted(held_before - held):
             self._add(now, thing, "steady", "up" if thing in seen else "down")

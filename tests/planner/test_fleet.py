@@ -99,4 +99,4 @@ def test_address_that_changed_hands_is_forgotten():
         host = Host("00:00:00:00:09:01", frozenset(addresses), 0x11, 1, START)
         fleet.report(NetworkReport("s", version, facts, hosts={host.mac: host}), START)
         assert ("anna" in fleet.attachments) == (version == 0)
-    assert fleet.addresses_state() == {}
+    assert fleet.bindings.learned() == {}
