@@ -1,0 +1,1 @@
+"""What is done about congestion and anomalies, why, and whether it helped."""
