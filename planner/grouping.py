@@ -46,6 +46,8 @@ class Grouping:
     shared_services: tuple[str, ...] = ()
     #: Ids of groups made by REST, as opposed to the file's.
     made_by_rest: set[str] = field(default_factory=set)
+    #: Users that remediation keeps out of discovered groups.
+    apart: frozenset[str] = frozenset()
     _changed: bool = True
     #: Ids in the graph by MAC, as long as the graph forgets no endpoint and no MAC becomes another's.
     _ids: dict[str, int] = field(default_factory=dict)
@@ -122,7 +124,7 @@ class Grouping:
         before = {group.id: group.members for group in self.groups}
         users = self.config.users
         # Endpoints that are nobody's are in the graph, and in no pool.
-        partition = [members & users.keys() for members in found.groups()]
+        partition = [members & (users.keys() - self.apart) for members in found.groups()]
         self.groups, events = self.tracker.update([members for members in partition if members], now)
         self.shared_services = tuple(sorted(found.services()))
         for event in events:
@@ -141,6 +143,20 @@ class Grouping:
         self.made_by_rest.add(group_id)
         self.groups = self.tracker.groups()
         self._changed = True
+
+    def keep_apart(self, users: frozenset[str], now: float) -> None:
+        """Take these out of discovered groups and nobody else; who was and is not may be found again."""
+        if users == self.apart:
+            return
+        self.tracker.forget(users - self.apart, now)
+        self.apart = users
+        self.groups = self.tracker.groups()
+        self._changed = True
+        self.errand.hurry()
+
+    def regroup(self) -> None:
+        """Look for groups at the next tick, and not when it is time."""
+        self.errand.hurry()
 
     def views(self, policies: Policies, structure: Structure | None) -> tuple[GroupView, ...]:
         """The groups as operators see them, and the users that are in none."""

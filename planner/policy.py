@@ -69,6 +69,10 @@ class Policies:
     in_force: InForce = field(default_factory=InForce)
     #: The boosts that are on, by pool.
     _boosted: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
+    #: What remediation gives to pools, and the most it leaves to users, until it takes that back.
+    _remedies: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
+    _limits: Mapping[str, Pair] = field(default_factory=dict, repr=False)
+    _remedied: bool = field(default=False, repr=False)
     #: When the next rule or boost goes on or off, and when that was reckoned.
     _until: float = field(default=float("-inf"), repr=False)
     _since: float = field(default=float("inf"), repr=False)
@@ -85,8 +89,9 @@ class Policies:
         ``load`` is what each region is asked for as a share of its capacity; see ``PolicySet.clawed``.
         """
         clawed = self.rules.clawed(self.in_force.clawed, load, now)
+        remedied, self._remedied = self._remedied, False
         # A clock that was set back may lie before the last boundary.
-        if self._since <= now < self._until and clawed.keys() == self.in_force.clawed.keys():
+        if not remedied and self._since <= now < self._until and clawed.keys() == self.in_force.clawed.keys():
             return False
         before = (self.in_force, self._boosted)
         for boost_id in [one.id for one in self.boosts.values() if one.end <= now]:
@@ -94,7 +99,17 @@ class Policies:
         rules = [boost.rule for boost in self.boosts.values()]
         self.in_force, self._boosted = InForce.at(self.rules, now, clawed), by_pool(rules, now)
         self._since, self._until = now, min(self.in_force.until, next_change(rules, now))
-        return (replace(before[0], until=self.in_force.until), before[1]) != (self.in_force, self._boosted)
+        same = (replace(before[0], until=self.in_force.until), before[1]) == (self.in_force, self._boosted)
+        return remedied or not same
+
+    def remedy(self, rules: Iterable[Rule], limits: Mapping[str, Pair]) -> None:
+        """What remediation wants from the next ``step`` on, in place of what it wanted before.
+
+        limits : the most that users may have, upload and download, bit/s, by user id.
+        """
+        wanted = by_pool(rules, 0.0)
+        if (wanted, limits) != (self._remedies, self._limits):
+            self._remedies, self._limits, self._remedied = wanted, dict(limits), True
 
     @property
     def watches_load(self) -> bool:
@@ -104,7 +119,9 @@ class Policies:
     def names(self, pool: str) -> tuple[str, ...]:
         """The rules, boosts and overrides that concern a pool now, for people."""
         override = ("override",) if pool.removeprefix("group:") in self.overrides and pool[0] == "g" else ()
-        return self.in_force.names(pool) + override + tuple(rule.name for rule in self._boosted.get(pool, ()))
+        rules = (*self._boosted.get(pool, ()), *self._remedies.get(pool, ()))
+        limited = ("remediation",) if pool.removeprefix("user:") in self._limits and pool[0] == "u" else ()
+        return self.in_force.names(pool) + override + tuple(rule.name for rule in rules) + limited
 
     def user(self, name: str, region: str | None = None) -> PoolPolicy:
         """A configured user's policy; ``region`` is where the user is, for bursts that are taken back there."""
@@ -112,7 +129,9 @@ class Policies:
         if policy is None:
             policy = self._users[name] = pool_policy(self.config.users[name])
         pool = f"user:{name}"
-        return self._with_boosts(pool, self.in_force.over(pool, policy, region))
+        policy = self._with_boosts(pool, self.in_force.over(pool, policy, region))
+        limit = self._limits.get(name)
+        return policy if limit is None else _limited(policy, limit)
 
     def group(self, group_id: str, region: str | None = None) -> PoolPolicy:
         """A group's policy: the file's group, or the defaults for groups, and what is above that."""
@@ -132,7 +151,7 @@ class Policies:
         return replace(policy, ceiling_bps=(ceiling[0], ceiling[1]))
 
     def _with_boosts(self, pool: str, policy: PoolPolicy) -> PoolPolicy:
-        for rule in self._boosted.get(pool, ()):
+        for rule in (*self._boosted.get(pool, ()), *self._remedies.get(pool, ())):
             policy = rule.lift.over(policy)
         return policy
 
@@ -201,3 +220,10 @@ class Policies:
                     f"{path}.guarantee_mbps.{direction} must leave room for the other users' guarantees of "
                     f"{others / 1e6:g} within {total / 1e6:g}, got {max(own, guarantee) / 1e6:g}"
                 )
+
+
+def _limited(policy: PoolPolicy, limit: Pair) -> PoolPolicy:
+    """The policy of a user that may have at most this: no promise above it."""
+    ceiling = min(policy.ceiling_bps[0], limit[0]), min(policy.ceiling_bps[1], limit[1])
+    guarantee = min(policy.guarantee_bps[0], ceiling[0]), min(policy.guarantee_bps[1], ceiling[1])
+    return replace(policy, guarantee_bps=guarantee, ceiling_bps=ceiling)

@@ -93,6 +93,10 @@ class Errand:
         """Not now; ask again when the next one is due."""
         self._started_at = now
 
+    def hurry(self) -> None:
+        """The next one is due as soon as none is under way."""
+        self._started_at = float("-inf")
+
     def result(self, expected: tuple[type[Exception], ...] = ()) -> Any:
         """What the work gave, once; None while there is nothing. Errors are logged, unless expected."""
         if self._future is None or not self._future.done():
