@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,7 @@ class Communities:
     label: I64
     is_service: npt.NDArray[np.bool_]
     quality: float
+    kind: Literal["community"] = "community"
 
     def groups(self, min_size: int = 2) -> tuple[frozenset[str], ...]:
         """The communities of at least ``min_size`` endpoints, in order of label."""

@@ -10,11 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import networkx as nx
 import numpy as np
 import numpy.typing as npt
+
+from topology.traffic_view import TrafficView, to_networkx
+
+__all__ = ["UNKNOWN", "Ignored", "Pruned", "TrafficGraph", "TrafficView"]
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -27,22 +31,6 @@ _ENDPOINT_BITS: Final = 25
 #: After this many half-lives the stored numbers are brought back to scale;
 #: a double holds over a thousand.
 _RESCALE_AFTER: Final = 256.0
-
-
-@dataclass(frozen=True)
-class TrafficView:
-    """The graph at one moment.
-
-    ``endpoints`` names the endpoints that have an edge, ascending; ``src`` and ``dst``,
-    shape (n_edges,), index it; ``app`` is the application class, ``rate_bps`` > 0.
-    """
-
-    time: float
-    endpoints: tuple[str, ...]
-    src: I64
-    dst: I64
-    app: I64
-    rate_bps: F64
 
 
 @dataclass(frozen=True)
@@ -106,10 +94,12 @@ class TrafficGraph:
         self._max_edges = max_edges
         self._max_endpoints = max_endpoints
         self._id_of: dict[str, int] = {}
-        self._names: list[str | None] = []
+        # "" where an id is free.
+        self._names: list[str] = []
         self._free: list[int] = []
         # Whether an id names an endpoint; always longer than ``_names``.
         self._taken = np.zeros(1024, bool)
+        self._sorted_ids: I64 | None = None
         # Edges ascending by key = src | dst | app. ``_scaled`` is the rate times
         # 2 ** ((t - origin) / half_life), which decay leaves as it is.
         self._key: I64 = np.empty(0, np.int64)
@@ -198,36 +188,25 @@ class TrafficGraph:
         rate = self._scaled / self._scale(now)
         alive = rate > 0
         source, target, app = (column[alive] for column in self._ends())
-        used = np.unique(np.concatenate([source, target]))
-        names = [str(self._names[i]) for i in used]
-        order = sorted(range(len(names)), key=names.__getitem__)
+        used = np.zeros(len(self._names), bool)
+        used[source] = used[target] = True
+        by_name = self._by_name()
+        by_name = by_name[used[by_name]]
         position = np.empty(len(self._names), np.int64)
-        position[used[order]] = np.arange(len(used))
-        return TrafficView(
-            now,
-            tuple(names[i] for i in order),
-            position[source],
-            position[target],
-            app,
-            rate[alive],
-        )
+        position[by_name] = np.arange(len(by_name))
+        names = tuple(map(self._names.__getitem__, by_name.tolist()))
+        return TrafficView(now, names, position[source], position[target], app, rate[alive])
+
+    def _by_name(self) -> I64:
+        """The ids in use, in the order of their names; kept until an endpoint comes or goes."""
+        if self._sorted_ids is None:
+            ids = sorted(self._id_of.items())
+            self._sorted_ids = np.fromiter((i for _, i in ids), np.int64, len(ids))
+        return self._sorted_ids
 
     def to_networkx(self, now: float) -> nx.DiGraph[str]:
-        """The graph at ``now``: an edge's ``rate_bps`` is its sum, ``app_bps`` the part of each class."""
-        view = self.view(now)
-        graph: nx.DiGraph[str] = nx.DiGraph(time=now)
-        graph.add_nodes_from(view.endpoints)
-        rows = zip(
-            view.src.tolist(), view.dst.tolist(), view.app.tolist(), view.rate_bps.tolist(), strict=True
-        )
-        for src, dst, app, rate_bps in rows:
-            pair = view.endpoints[src], view.endpoints[dst]
-            if not graph.has_edge(*pair):
-                graph.add_edge(*pair, rate_bps=0.0, app_bps={})
-            edge: dict[str, Any] = graph.edges[pair]
-            edge["rate_bps"] += rate_bps
-            edge["app_bps"][app] = rate_bps
-        return graph
+        """The graph at ``now`` as ``traffic_view.to_networkx`` gives it."""
+        return to_networkx(self.view(now))
 
     def _intern(self, name: str) -> int:
         known = self._id_of.get(name)
@@ -245,6 +224,7 @@ class TrafficGraph:
                 self._taken = np.concatenate([self._taken, np.zeros_like(self._taken)])
         self._id_of[name] = new
         self._taken[new] = True
+        self._sorted_ids = None
         return new
 
     def _accept(self, src: I64, dst: I64, app: I64, rate: F64, interval: F64) -> npt.NDArray[np.bool_]:
@@ -324,10 +304,12 @@ class TrafficGraph:
             used = np.zeros(len(self._names), bool)
             source, target, _ = self._ends()
             used[source] = used[target] = True
-            always_free = [i for i in np.flatnonzero(~used).tolist() if self._names[i] is not None]
+            always_free = [i for i in np.flatnonzero(~used).tolist() if self._names[i]]
+        if always_free:
+            self._sorted_ids = None
         for i in always_free:
-            del self._id_of[str(self._names[i])]
-            self._names[i] = None
+            del self._id_of[self._names[i]]
+            self._names[i] = ""
             self._taken[i] = False
             self._free.append(i)
         return len(always_free)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import io
+import json
 import math
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topology.traffic import UNKNOWN, Ignored, TrafficGraph
+from topology.traffic_view import to_graphml, to_json
 
 Row = tuple[float, int, int, int, float, float]
 HALF_LIFE_S = 60.0
@@ -220,3 +224,88 @@ def test_ids_that_were_freed_are_given_again() -> None:
     graph.forget(["a"])
     assert graph.intern(["c"]).tolist() == [ids[0]]
     assert graph.intern(["b"]).tolist() == [ids[1]]
+
+
+def test_graphml_and_json_are_read_back_by_networkx() -> None:
+    """With every class of every edge, and with endpoints' names as they are."""
+    graph = TrafficGraph(HALF_LIFE_S)
+    one(graph, 0.0, 1e6, app=1)
+    one(graph, 0.0, 3e6, app=2)
+    view = graph.view(0.0)
+    from_graphml = nx.read_graphml(io.BytesIO(to_graphml(view)), force_multigraph=True, edge_key_type=int)
+    from_json = nx.node_link_graph(json.loads(json.dumps(to_json(view))), edges="edges")
+    seen: Any
+    for seen in (from_graphml, from_json):
+        assert set(seen.nodes) == set(NAMES[:2])
+        edges = {(a, b, int(app)): rate for a, b, app, rate in seen.edges(keys=True, data="rate_bps")}
+        assert edges == pytest.approx(rates(graph, 0.0))
+    assert from_json.graph["time"] == 0.0
+
+
+def test_an_empty_graph_is_exported_as_such() -> None:
+    """No endpoints is no error."""
+    view = TrafficGraph(HALF_LIFE_S).view(5.0)
+    assert nx.is_empty(nx.read_graphml(io.BytesIO(to_graphml(view))))
+    assert to_json(view)["nodes"] == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.integers(0, 5),
+            st.integers(0, 1),
+            st.floats(1e-3, 1e9),
+            st.floats(0.1, 60),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(1, 4),
+    st.floats(5.0, 100.0),
+)
+def test_no_edge_is_low_by_more_than_the_stated_bound(
+    rows: list[tuple[int, int, int, float, float]], max_edges: int, period_s: float
+) -> None:
+    """The largest threshold so far over 1 - 2 ** (-period / half-life), at any moment, for each edge."""
+    pruned = TrafficGraph(HALF_LIFE_S, floor_bps=1e4, max_edges=max_edges)
+    whole = TrafficGraph(HALF_LIFE_S)
+    threshold = 0.0
+    for step, (src, dst, app, rate_bps, interval_s) in enumerate(rows):
+        now = step * period_s
+        for graph in (pruned, whole):
+            ids = graph.intern(NAMES)
+            graph.observe(now, ids[src], ids[dst], app, rate_bps, interval_s)
+        threshold = max(threshold, pruned.prune(now).threshold_bps)
+        bound = threshold / (1 - 2 ** (-period_s / HALF_LIFE_S))
+        held = rates(pruned, now)
+        for edge, true_bps in rates(whole, now).items():
+            assert true_bps - held.get(edge, 0.0) <= bound * (1 + 1e-9) + 1e-9
+
+
+def test_a_counter_that_jumped_back_is_a_gap() -> None:
+    """The collector sends NaN; should a negative rate come through, it is refused. Neither changes the edge."""
+    graph = TrafficGraph(HALF_LIFE_S)
+    one(graph, 0.0, 8e6)
+    before = rates(graph, 0.0)
+    one(graph, 0.0, -4e9)
+    one(graph, 0.0, math.nan, interval_s=1e-9)
+    assert rates(graph, 0.0) == pytest.approx(before)
+    assert graph.ignored == Ignored(bad_rate=1)
+
+
+def test_spoofed_sources_fill_the_room_for_newcomers_and_no_more() -> None:
+    """Memory stays bounded, who is known keeps its edges, and a prune gives the room back."""
+    graph = TrafficGraph(HALF_LIFE_S, max_endpoints=100)
+    one(graph, 0.0, 8e6)
+    before = rates(graph, 0.0)
+    spoofed = graph.intern(f"spoofed-{i}" for i in range(10_000))
+    victim = graph.intern(NAMES[:1])[0]
+    graph.observe(0.0, spoofed, victim, 0, 64.0, 5.0)
+    assert graph.ignored.unknown_endpoint == 10_000 - (100 - len(NAMES))
+    assert {edge: rate for edge, rate in rates(graph, 0.0).items() if edge in before} == before
+    assert graph.intern(["newcomer"])[0] == UNKNOWN
+    one(graph, 600.0, 8e6)
+    graph.prune(600.0)
+    assert graph.intern(["newcomer"])[0] != UNKNOWN
