@@ -205,11 +205,29 @@ class Allocation(Block):
     )
     keep_every_s: NotNegative = Field(default=60.0, description="seconds from one kept plan to the next")
     dead_band: Fraction = Field(default=0.05, description="a rise smaller than this share waits")
-    burst_s: Positive = Field(default=0.25, description="a meter's burst, in seconds of its rate")
+    burst_s: Positive = Field(default=0.25, description="a meter's burst, in seconds of its rate, at most")
     min_burst_kbit: Positive = Field(default=150.0, description="a burst is never smaller")
+    rtt_ms: Positive = Field(
+        default=0.5, le=1000, description="shortest round trip over which TCP shall reach its rate"
+    )
+    promise: Literal["frames", "goodput"] = Field(
+        default="frames",
+        description="what users' and groups' rates count: whole frames, or payload alone; capacities are frames",
+    )
+    payload_bytes: Positive = Field(
+        default=1448.0, description="payload of a packet in the mean, where goodput is promised"
+    )
+    header_bytes: NotNegative = Field(
+        default=66.0, description="headers around it: 66 is Ethernet, IPv4 and TCP with time stamps"
+    )
     min_rate_mbps: Positive = Field(default=0.064, description="no meter is set below this rate")
     buffer: Buffer = Field(default=Buffer(), description="the reserve")
     tiers: Tiers = Field(default=Tiers(), description="how far forecasts are asked for")
+
+    @property
+    def frame_bits(self) -> float:
+        """Bits of frames on the wire for a bit that is promised, >= 1."""
+        return 1 + self.header_bytes / self.payload_bytes if self.promise == "goodput" else 1.0
 
 
 class Grouping(Block):
