@@ -11,7 +11,7 @@ import numpy as np
 from allocation.compiled import Bits, Indices, Rates
 
 
-def split(grant_bps: Bits, pool: Indices, demand_bps: Rates, equal_part: float = 0.1) -> Bits:
+def split(grant_bps: Bits, pool: Indices, demand_bps: Rates, equal_part: float = 0.05) -> Bits:
     """Each switch's share of its pool's grant, by forecast demand, exact to the bit/s.
 
     One entry for each (pool, switch) on which a pool has a meter, in any order.

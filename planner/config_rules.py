@@ -164,6 +164,8 @@ def _oversubscribed(config: Config, direction: str) -> Iterator[str]:
         needed += max(guarantee(group), members)
     needed += sum(guarantee(user) for name, user in config.users.items() if name not in grouped)
     total = getattr(config.capacity_mbps, direction)
+    # Capacities are frames, whatever is promised.
+    needed *= config.allocation.frame_bits
     if needed > total:
         yield f"capacity_mbps.{direction} must be >= all guarantees, which sum to {needed:g}, got {total:g}"
     regions = 0.0

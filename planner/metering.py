@@ -23,6 +23,11 @@ I64 = npt.NDArray[np.int64]
 #: one meter lets through should not be dropped by the next.
 _BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
 
+#: A TCP with fewer frames under way waits for a time-out at each loss: nothing comes behind to tell of it.
+_LEAST_WINDOW_BITS: Final = 4 * 1514 * 8
+#: What the saw-tooth of a TCP with more under way needs, in seconds of the rate, up to 100 ms of round trip.
+_SAWTOOTH_S: Final = 0.1
+
 #: What a band's 32 bits can say, some 4.3 Tbit/s.
 _MOST_KBPS: Final = 2**32 - 1
 
@@ -81,18 +86,36 @@ def meter_tables(structure: Structure, share_bps: I64, settings: Allocation) -> 
     share a meter share its rate.
     """
     e = structure.entries
-    burst_s = settings.burst_s * _BURST_FACTOR[structure.level[e.pool]]
+    factor = _BURST_FACTOR[structure.level[e.pool]]
     tables = {}
     for row, dpid in enumerate(structure.dpids):
         mine = np.flatnonzero((e.switch == row) & (e.meter_id > 0))
         ids, place = np.unique(e.meter_id[mine], return_inverse=True)
         rate_bps = np.bincount(place, share_bps[mine].astype(np.float64), len(ids))
-        longest_s = np.zeros(len(ids))
-        np.maximum.at(longest_s, place, burst_s[mine])
+        largest = np.zeros(len(ids))
+        np.maximum.at(largest, place, factor[mine])
         rate_kbps = np.clip(np.floor(rate_bps / 1e3), 1, _MOST_KBPS)
-        burst_kbit = np.maximum(np.ceil(rate_kbps * longest_s), settings.min_burst_kbit)
-        burst_kbit = np.minimum(np.ceil(burst_kbit), _MOST_KBPS)
+        burst_kbit = np.minimum(np.ceil(burst_bits(rate_kbps * 1e3, settings, largest) / 1e3), _MOST_KBPS)
         tables[dpid] = MeterTable(
             ids.astype(np.uint32), rate_kbps.astype(np.uint32), burst_kbit.astype(np.uint32)
         )
     return tables
+
+
+def burst_bits(rate_bps: F64, settings: Allocation, factor: F64 | float = 1.0) -> F64:
+    """The least burst with which TCP reaches these rates; rises with the rate, never in steps.
+
+    Where less than four frames fit into the round trip, TCP is held back by time-outs of 0.2 s, and
+    ``settings.burst_s`` seconds of the rate must outlast one. A faster meter needs no more bits for that, until
+    the saw-tooth of the window does. Measured: docs/design/enforcement.md.
+
+    Parameters
+    ----------
+    rate_bps : any shape
+    factor :   broadcasts to it; what the burst is multiplied by, unless it is the least there is.
+    """
+    # The rate from which so many frames are under way.
+    knee_bps = _LEAST_WINDOW_BITS / (settings.rtt_ms / 1e3)
+    time_out = np.minimum(rate_bps, knee_bps) * settings.burst_s
+    saw_tooth = rate_bps * min(_SAWTOOTH_S, settings.burst_s)
+    return np.maximum(np.maximum(time_out, saw_tooth) * factor, settings.min_burst_kbit * 1e3)

@@ -124,7 +124,10 @@ class Policies:
         return self.in_force.names(pool) + override + tuple(rule.name for rule in rules) + limited
 
     def user(self, name: str, region: str | None = None) -> PoolPolicy:
-        """A configured user's policy; ``region`` is where the user is, for bursts that are taken back there."""
+        """A configured user's policy in frames; ``region`` is where the user is, for bursts that are taken back there."""
+        return self._in_frames(self._user(name, region))
+
+    def _user(self, name: str, region: str | None = None) -> PoolPolicy:
         policy = self._users.get(name)
         if policy is None:
             policy = self._users[name] = pool_policy(self.config.users[name])
@@ -134,7 +137,10 @@ class Policies:
         return policy if limit is None else _limited(policy, limit)
 
     def group(self, group_id: str, region: str | None = None) -> PoolPolicy:
-        """A group's policy: the file's group, or the defaults for groups, and what is above that."""
+        """A group's policy in frames: the file's group, or the defaults for groups, and what is above that."""
+        return self._in_frames(self._group(group_id, region))
+
+    def _group(self, group_id: str, region: str | None = None) -> PoolPolicy:
         if group_id == UNGROUPED:
             return PoolPolicy()
         pool = f"group:{group_id}"
@@ -149,6 +155,16 @@ class Policies:
         policy = self._with_boosts(pool, self.in_force.over(pool, pool_policy(region)))
         ceiling = tuple(min(a, b) for a, b in zip(policy.ceiling_bps, region.capacity_mbps.bps, strict=True))
         return replace(policy, ceiling_bps=(ceiling[0], ceiling[1]))
+
+    def _in_frames(self, promised: PoolPolicy) -> PoolPolicy:
+        """What is promised to users and groups, as the frames that carry it. Capacities are frames already."""
+        factor = self.config.allocation.frame_bits
+        if factor == 1:
+            return promised
+        guarantee, ceiling = (
+            (up * factor, down * factor) for up, down in (promised.guarantee_bps, promised.ceiling_bps)
+        )
+        return replace(promised, guarantee_bps=guarantee, ceiling_bps=ceiling)
 
     def _with_boosts(self, pool: str, policy: PoolPolicy) -> PoolPolicy:
         for rule in (*self._boosted.get(pool, ()), *self._remedies.get(pool, ())):
@@ -193,7 +209,7 @@ class Policies:
 
     def check_override(self, group_id: str, members: frozenset[str], override: Override) -> None:
         """Whether the tree could keep this promise. Raises Refused."""
-        policy = override.over(self.group(group_id))
+        policy = override.over(self._group(group_id))
         for fault in self._faults(group_id, members, policy):
             raise Refused(fault)
 
@@ -205,16 +221,16 @@ class Policies:
             guarantee, ceiling = policy.guarantee_bps[d], policy.ceiling_bps[d]
             if guarantee > ceiling:
                 yield f"{path}.guarantee_mbps.{direction} must be <= its ceiling {ceiling / 1e6:g}, got {guarantee / 1e6:g}"
-            own = sum(self.user(m).guarantee_bps[d] for m in members if m in self.config.users)
+            own = sum(self._user(m).guarantee_bps[d] for m in members if m in self.config.users)
             if own > ceiling:
                 yield (
                     f"{path}.ceiling_mbps.{direction} must be >= its members' guarantees, "
                     f"which sum to {own / 1e6:g}, got {ceiling / 1e6:g}"
                 )
             others = sum(
-                self.user(name).guarantee_bps[d] for name in self.config.users if name not in members
+                self._user(name).guarantee_bps[d] for name in self.config.users if name not in members
             )
-            total = self.config.capacity_mbps.bps[d]
+            total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
             if max(own, guarantee) + others > total:
                 yield (
                     f"{path}.guarantee_mbps.{direction} must leave room for the other users' guarantees of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 
 from allocation.allocate import allocate
 from planner.config import Allocation, Config
-from planner.metering import meter_tables, switch_shares
+from planner.config_faults import ConfigError
+from planner.metering import burst_bits, meter_tables, switch_shares
+from planner.policy import Override, Policies
 from planner.report import NetworkReport
-from planner.snapshot import Level
+from planner.snapshot import Level, Refused
 from planner.structure import Structure
 from tests.planner.networks import network, small, structure_of, worlds
 
@@ -115,7 +119,7 @@ def test_every_meter_has_a_rate(world: World, seed: int):
 
 
 def test_user_on_two_switches_is_split_by_demand():
-    """Nine tenths go by demand, one equally; a gap counts as the mean of the others."""
+    """Nineteen parts in twenty go by demand, one equally; a gap counts as the mean of the others."""
     config = small(users={"anna": {"macs": ["00:00:00:00:01:01", "00:00:00:00:01:02"]}})
     report = network(config, {"anna": 0x11})
     report.hosts["00:00:00:00:01:02"] = type(next(iter(report.hosts.values())))(
@@ -126,7 +130,7 @@ def test_user_on_two_switches_is_split_by_demand():
     demand = np.full(len(s.entries.pool), np.nan)
     demand[rows] = 30e6, 10e6
     grant = np.full(len(s.path), 20_000_000, np.int64)
-    assert switch_shares(s, grant, demand, 0)[rows].tolist() == pytest.approx([14.5e6, 5.5e6])
+    assert switch_shares(s, grant, demand, 0)[rows].tolist() == pytest.approx([14.75e6, 5.25e6])
 
 
 def test_rate_beyond_what_a_band_can_say_is_the_largest():
@@ -134,8 +138,8 @@ def test_rate_beyond_what_a_band_can_say_is_the_largest():
     config = small(capacity_mbps=10_000_000, regions={"west": {"dpids": [0x11], "capacity_mbps": 10_000_000}})
     s = structure_of(config, network(config, {"anna": 0x11}))
     share = np.full(len(s.entries.pool), 10**13, np.int64)
-    rates = meter_tables(s, share, Allocation())[0x11].rates()
-    assert set(rates.values()) == {(2**32 - 1, 2**32 - 1)} | {(2**32 - 1, rate[1]) for rate in rates.values()}
+    rates = meter_tables(s, share, Allocation(min_burst_kbit=1e10))[0x11].rates()
+    assert set(rates.values()) == {(2**32 - 1, 2**32 - 1)}
 
 
 def test_bursts_grow_towards_the_region():
@@ -149,3 +153,79 @@ def test_bursts_grow_towards_the_region():
         if owner.direction == 0
     }
     assert burst == {1: 10_000, 2: 5_000, 3: 2_500}
+
+
+@pytest.mark.parametrize(
+    ("rtt_ms", "rate_mbps", "burst_s"),
+    [
+        (0.5, 10, 0.25),  # time-outs
+        (0.5, 90, 0.25),
+        (20, 1, 0.25),
+        (20, 10, 0.1),  # the window's saw-tooth
+        (100, 100, 0.1),
+        (0.5, 1000, 0.1),
+    ],
+)
+def test_burst_lasts_for_what_holds_tcp_back(rtt_ms: float, rate_mbps: float, burst_s: float):
+    """Slow meters outlast a time-out of TCP; where many frames are under way a tenth of a second is enough."""
+    settings = Allocation(rtt_ms=rtt_ms)
+    assert burst_bits(np.array(rate_mbps * 1e6), settings) == pytest.approx(rate_mbps * 1e6 * burst_s)
+
+
+@given(st.floats(0.1, 1000), st.floats(0.01, 2), st.floats(1, 10_000))
+def test_faster_meter_has_no_smaller_burst(rtt_ms: float, burst_s: float, min_burst_kbit: float):
+    """Bursts rise with the rate, never above ``burst_s`` of it, never below the least."""
+    chosen = Allocation(rtt_ms=rtt_ms, burst_s=burst_s, min_burst_kbit=min_burst_kbit)
+    rate = np.geomspace(1e3, 1e11, 200)
+    burst = burst_bits(rate, chosen)
+    assert (np.diff(burst) >= 0).all()
+    assert (burst <= np.maximum(rate * burst_s, min_burst_kbit * 1e3) * (1 + 1e-12)).all()
+    assert (burst >= min_burst_kbit * 1e3).all()
+
+
+def promising(what: str, **more: Any) -> Config:
+    """A network where users are promised 10 Mbit/s of this; packets carry 500 bytes behind 50 of headers."""
+    users = {"anna": {"macs": ["00:00:00:00:01:01"], "guarantee_mbps": 2, "ceiling_mbps": 10}}
+    packets = {"promise": what, "payload_bytes": 500, "header_bytes": 50}
+    return small(users=users, allocation=packets, **more)
+
+
+def test_promised_goodput_is_metered_as_the_frames_that_carry_it():
+    """A user's guarantee and ceiling are larger on the wire by the headers; capacities are frames in any case."""
+    frames, goodput = (
+        structure_of(c := promising(w), network(c, {"anna": 0x11})) for w in ("frames", "goodput")
+    )
+    anna = len(frames.path) - 1
+    assert goodput.ceiling_bps[0, anna] == pytest.approx(1.1 * frames.ceiling_bps[0, anna])
+    assert goodput.guarantee_bps[0, anna] == pytest.approx(1.1 * frames.guarantee_bps[0, anna])
+    above = frames.level < Level.GROUP
+    np.testing.assert_array_equal(goodput.ceiling_bps[:, above], frames.ceiling_bps[:, above])
+
+
+def test_promised_goodput_never_outgrows_a_capacity():
+    """Users who could have more together than their region carries are granted what it carries, in frames."""
+    config = promising("goodput", regions={"west": {"dpids": [0x11], "capacity_mbps": 10.5}})
+    s = structure_of(config, network(config, {"anna": 0x11}))
+    claims = np.full((1, len(s.trees[0].leaves)), 1e9)
+    grant = allocate(s.trees[0], claims).grant_bps
+    assert grant[-1] == 10_500_000
+
+
+def test_goodput_that_cannot_be_carried_is_refused_in_the_file():
+    """Guarantees must fit with their headers."""
+    with pytest.raises(
+        ConfigError, match=r"capacity_mbps\.up must be >= all guarantees, which sum to 2\.2, got 2\.1"
+    ):
+        promising("goodput", capacity_mbps=2.1)
+
+
+def test_goodput_override_is_a_promise_too():
+    """An operator's ceiling for a group is goodput where goodput is promised."""
+    config = promising("goodput", groups={"crew": {"members": ["anna"]}})
+    policies = Policies(config)
+    override = Override(ceiling_bps=(5_000_000, 5_000_000))
+    policies.check_override("crew", frozenset({"anna"}), override)
+    policies.overrides["crew"] = override
+    assert policies.group("crew").ceiling_bps == pytest.approx((5.5e6, 5.5e6))
+    with pytest.raises(Refused, match=r"its members' guarantees, which sum to 2, got 1\.9"):
+        policies.check_override("crew", frozenset({"anna"}), Override(ceiling_bps=(1_900_000, 1_900_000)))
