@@ -185,10 +185,13 @@ def _by_density(profiles: sparse.csr_array, count: I64) -> I64:
 
     # Two of a kind are a cluster, so two copies stand for any number of them.
     points = np.concatenate([np.arange(len(count)), np.flatnonzero(count > 1)])
-    if len(points) < 3:
-        return np.full(len(count), -1, np.int64)
     chosen = profiles[points]
-    distance = np.maximum(1 - (chosen @ chosen.T).toarray(), _BLUR)
+    # An imaginary pair that resembles nobody: HDBSCAN never takes all it is given for one cluster, so
+    # without the pair a network with one role would be one with none.
+    distance = np.ones((len(points) + 2, len(points) + 2))
+    distance[: len(points), : len(points)] -= (chosen @ chosen.T).toarray()
+    distance[-2:, -2:] = 0.0
+    np.maximum(distance, _BLUR, out=distance)
     np.fill_diagonal(distance, 0.0)
     cluster = HDBSCAN(min_cluster_size=2, metric="precomputed", copy=False).fit_predict(distance)
     return np.asarray(cluster[: len(count)], np.int64)
