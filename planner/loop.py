@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -38,6 +39,8 @@ from planner.plan import Plan
 from planner.policy import Policies
 from planner.prediction import Prediction
 from planner.record import GroupRecord
+from planner.remediation.keeper import Keeper, isolating
+from planner.remediation.lookout import Lookout
 from planner.report import AppliedReport, NetworkReport
 from planner.requests import Requests, StandbyReport, standby_report
 from planner.snapshot import Health, Level, PoolForecast, Pools, Snapshot, UnknownGroup
@@ -81,6 +84,8 @@ class Planner:
             config.alarms, self.prediction.settings.step_s, self._peers, self.prediction.announced
         )
         self.prediction.listeners.append(self.alarm_watch.arrived)
+        lookout = Lookout(config, self.policies, self.grouping, self.fleet)
+        self.remediation = Keeper(config, lookout, self.policies, self.grouping, self.alarm_watch.stream)
         self.tally = Tally(config)
         self.record = GroupRecord()
         self.structure: Structure | None = None
@@ -158,6 +163,8 @@ class Planner:
                 if not self._attempt(name, step, now):
                     break
                 steps[name] = (clock() - started) * 1e3
+            else:
+                self._attempt("remediation", self._remedy, now)
             self._last_tick = now
             self._ticks += 1
             taken_s = clock() - begun
@@ -225,11 +232,13 @@ class Planner:
     def _take(self, item: SampleBatch | NetworkReport | AppliedReport, now: float) -> None:
         if isinstance(item, SampleBatch):
             self.fleet.polled(item, now)
+            self.remediation.lookout.polled(item)
             if self._newest is not None:
                 self._newest.take(item)
             # After a start samples may be here before the network: nobody knows yet whose they are.
             if self.fleet.knows(item.dpid):
                 self.grouping.observe(item)
+                self.prediction.classes.traffic.observe(item, self.fleet.resolution)
         elif isinstance(item, NetworkReport):
             self._stale |= self.fleet.report(item, now)
         else:
@@ -257,6 +266,7 @@ class Planner:
             self.meter_ids,
             self.fleet.max_meters,
         )
+        structure = replace(structure, layouts=isolating(structure.layouts, self.remediation.dropped))
         newest = NewestSamples(structure, _SAMPLE_POLLS * self.config.polling.interval_s)
         if self._newest is not None:
             newest.carry_over(self._newest)
@@ -322,6 +332,11 @@ class Planner:
             self.record.add(now, s, self._observed.offered_bps, self._grant)
             self.tally.add(now, s, self._observed, decision, self.history, self._columns)
 
+    def _remedy(self, now: float) -> None:
+        # Only what was decided at this tick: an earlier decision is no new evidence.
+        if self.decided is not None and self.decided.time == now:
+            self._stale |= self.remediation.step(now, self.decided, self.publication.stance)
+
     # Out.
 
     def _swap_snapshot(self, now: float, tick_ms: float, steps_ms: dict[str, float]) -> None:
@@ -366,9 +381,9 @@ class Planner:
             return StandbyReport(counts=self.requests.counts)
         return standby_report(s, decision.asked, self.requests.counts, ttl_s)
 
-    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
+    def pool_forecast(self, pool: str, since: float, application: str | None = None) -> PoolForecast:
         """What is forecast of one pool and was; see ``Operations.pool_forecast``."""
-        return self.prediction.of_pool(pool, since)
+        return self.prediction.of_pool(pool, since, application)
 
     # Restarts.
 
@@ -383,6 +398,7 @@ class Planner:
             addresses=self.fleet.bindings.learned(),
             bindings=self.fleet.bindings.state(),
             boosts=dict(self.policies.boosts),
+            remediation=self.remediation.state(),
         )
 
     def restore(self, memory: Memory) -> None:
@@ -393,6 +409,7 @@ class Planner:
         self.policies.restore(memory.overrides, memory.boosts)
         self.grouping.restore(memory.groups)
         self.fleet.restore_bindings(memory.addresses, memory.bindings)
+        self.remediation.restore(memory.remediation)
 
 
 def _publication(config: Config) -> Publication:

@@ -22,6 +22,8 @@ class Memory:
     overrides: Mapping[str, Override] = field(default_factory=dict)
     addresses: dict[str, Any] = field(default_factory=dict)
     boosts: Mapping[str, TemporaryBoost] = field(default_factory=dict)
+    #: ``planner.remediation.keeper.Keeper.state``; empty in a memory of before there was one.
+    remediation: dict[str, Any] = field(default_factory=dict)
     bindings: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
