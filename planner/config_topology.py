@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from planner.config_block import Block
 from planner.config_fields import MAX_MBPS, Positive, number, parse_dpid
+from topology.damping import DampingRules
 
 
 def parse_port_of_switch(value: object) -> str:
@@ -50,3 +51,8 @@ class Topology(Block):
     learned_ttl_s: Positive = Field(
         default=86_400.0, description="a user's card that was learnt by its address is forgotten after"
     )
+
+    @property
+    def damping(self) -> DampingRules:
+        """How links that flap are held down."""
+        return DampingRules(self.flap_half_life_s, hold_above=self.flaps - 1.0)

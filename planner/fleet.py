@@ -16,7 +16,7 @@ from planner.report import AppliedReport, NetworkReport, SwitchFacts
 from planner.snapshot import SwitchView
 from telemetry.samples import SampleBatch
 from topology.bindings import Bindings
-from topology.damping import DampingRules, cable
+from topology.damping import cable
 from topology.happenings import Thing, TopologyLog
 from topology.identity import Attachment, Resolution, UserIdentity, resolve
 from topology.network import Host, Link, Network
@@ -59,7 +59,7 @@ class Fleet:
         return cls(
             regions,
             Bindings(users, t.learned_ttl_s),
-            TopologyLog(t.events_kept, damping_rules(config)),
+            TopologyLog(t.events_kept, t.damping),
             {frozenset(cable.ends): cable.capacity_mbps * MEGA for cable in config.links},
         )
 
@@ -211,12 +211,6 @@ class Fleet:
         """What ``bindings.learned`` and ``bindings.state`` were."""
         for fault in self.bindings.restore(learned, state):
             LOG.error("binding of an earlier planner not restored: %s", fault)
-
-
-def damping_rules(config: Config) -> DampingRules:
-    """How links that flap are held down."""
-    t = config.topology
-    return DampingRules(t.flap_half_life_s, hold_above=t.flaps - 1.0)
 
 
 def _things(network: Network) -> list[Thing]:

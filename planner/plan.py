@@ -54,6 +54,8 @@ class SwitchLayout:
     region_meter: tuple[int, int] = (UNMETERED, UNMETERED)
     #: MAC addresses whose packets the switch takes from none of its edge ports.
     isolated: tuple[str, ...] = ()
+    #: Group meters here whose users are of another region by their address, and that region's meters.
+    other_regions: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
 
 
 def _empty() -> U32:
@@ -112,6 +114,7 @@ def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
                 ],
                 "owners": [[o.meter_id, o.pool, o.direction] for o in layout.owners],
                 "region_meter": list(layout.region_meter),
+                "other_regions": [[list(group), list(region)] for group, region in layout.other_regions],
                 "isolated": list(layout.isolated),
             }
             for dpid, layout in plan.layouts.items()
@@ -157,6 +160,9 @@ def _layout(raw: dict[str, Any]) -> SwitchLayout:
         owners=tuple(MeterOwner(meter, pool, direction) for meter, pool, direction in raw["owners"]),
         region_meter=(raw["region_meter"][0], raw["region_meter"][1]),
         isolated=tuple(str(mac) for mac in raw.get("isolated", ())),
+        other_regions=tuple(
+            ((group[0], group[1]), (region[0], region[1])) for group, region in raw.get("other_regions", ())
+        ),
     )
 
 

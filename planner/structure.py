@@ -147,7 +147,7 @@ def _region_of_users(
     region_of = {}
     for user, devices in attachments.items():
         if len(devices) == 1:
-            region = regions.of_switch(devices[0].dpid)
+            region = regions.of_device(devices[0].dpid, devices[0].addresses)
             if region is not None:
                 region_of[user] = region
             else:
@@ -155,7 +155,11 @@ def _region_of_users(
                     f"users.{user} is at {devices[0].dpid:016x}, which is in no region: not metered"
                 )
             continue
-        found = [region for device in devices if (region := regions.of_switch(device.dpid)) is not None]
+        found = [
+            region
+            for device in devices
+            if (region := regions.of_device(device.dpid, device.addresses)) is not None
+        ]
         if found:
             region_of[user] = max(sorted(set(found)), key=found.count)
     return region_of
@@ -397,8 +401,9 @@ def _switch(
     """One switch's meters and bindings; its entries are added to ``collected``."""
     user_rows = sorted({row for row, _, _ in devices})
     group_rows = sorted({rows.parent[row] for row in user_rows})
-    # A switch without users still polices what strangers send there.
-    region_rows = [rows.region_row[region]]
+    # A switch without users still polices what strangers send there; users may be of other regions.
+    own = rows.region_row[region]
+    region_rows = [own, *sorted({rows.parent[row] for row in group_rows} - {own})]
     first = [f"{rows.series[row]}:{d}" for row in region_rows + group_rows for d in DIRECTIONS]
     then = [(f"{rows.series[row]}:{d}", i) for row in user_rows for i, d in enumerate(DIRECTIONS)]
     ids = meter_ids.assign(dpid, first, then, budget)
@@ -429,8 +434,12 @@ def _switch(
         Binding(user, device.mac, device.port_no, meters[row], meters[rows.parent[row]])
         for row, user, device in devices
     )
+    strangers = [row for row in group_rows if rows.parent[row] != own]
     return SwitchLayout(
-        bindings, tuple(sorted(owners, key=lambda owner: owner.meter_id)), meters[region_rows[0]]
+        bindings,
+        tuple(sorted(owners, key=lambda owner: owner.meter_id)),
+        meters[own],
+        other_regions=tuple((meters[row], meters[rows.parent[row]]) for row in strangers),
     )
 
 

@@ -16,8 +16,9 @@ from ryu_apps.accounting import application_ports
 from ryu_apps.cookies import MAX_SERIES
 from ryu_apps.discovery import Discovery
 from ryu_apps.pipeline import ApplicationPort, Pipeline, SwitchView
+from topology.damping import FlapDamping, steady_cables, without_held
 from topology.learning import HostChange, HostTable, LearningRules, Sighting, expire, observe_all
-from topology.network import Host, Network, Port
+from topology.network import Host, Link, Network, Port
 from topology.paths import FloodPorts, NextHops, flood_ports, next_hops
 
 
@@ -51,6 +52,7 @@ class Fabric:
     config: Config
     discovery: Discovery
     rules: LearningRules
+    damping: FlapDamping[Link] = field(default_factory=FlapDamping)
     table: HostTable = field(default_factory=HostTable)
     facts: dict[int, SwitchFacts] = field(default_factory=dict)
     connected: frozenset[int] = frozenset()
@@ -71,6 +73,7 @@ class Fabric:
             config,
             Discovery(openflow.settle_s, openflow.link_timeout_s),
             LearningRules(host_ttl_s=openflow.host_timeout_s, address_ttl_s=openflow.host_timeout_s),
+            FlapDamping(config.topology.damping),
             _applications=application_ports(config),
         )
 
@@ -98,6 +101,7 @@ class Fabric:
         else:
             replaced = before is not None and before.name != port.name
             self.discovery.port_up(port.dpid, port.port_no, now, afresh or replaced)
+        self._damp(now)
         self._changed()
 
     def port_gone(self, dpid: int, port_no: int) -> None:
@@ -113,6 +117,7 @@ class Fabric:
             return False
         if not self.discovery.heard(source, at, now):
             return False
+        self._damp(now)
         self._changed()
         return True
 
@@ -128,8 +133,9 @@ class Fabric:
         return changes
 
     def settle(self, now: float) -> None:
-        """Time passed: quiet ports become edges, links not heard of die."""
-        if self.discovery.advance(now, self.connected):
+        """Time passed: quiet ports become edges, links not heard of die, and links that were held may be steady."""
+        changed = self.discovery.advance(now, self.connected)
+        if self._damp(now) or changed:
             self._changed()
 
     def expire(self, now: float) -> tuple[HostChange, ...]:
@@ -140,6 +146,10 @@ class Fabric:
         if changes:
             self._changed()
         return changes
+
+    def _damp(self, now: float) -> bool:
+        """Note which links are up. True if others are held down than before."""
+        return self.damping.observe(steady_cables(self.discovery.links), now)
 
     def _changed(self) -> None:
         # Drawn when next asked for: a switch that connects brings fifty ports at once.
@@ -152,7 +162,8 @@ class Fabric:
         return self._drawn
 
     def _draw(self, old: _Picture) -> _Picture:
-        network = Network(self.known, dict(self.ports), self.discovery.links, self.table.by_mac)
+        whole = Network(self.known, dict(self.ports), self.discovery.links, self.table.by_mac)
+        network = without_held(whole, self.damping.held)
         hops, flood = old.hops, old.flood
         if (network.switches, network.links, network.ports) != (
             old.network.switches,
@@ -228,4 +239,5 @@ class Fabric:
             ports=tuple(self.ports.values()),
             links=self.network.links,
             hosts=dict(self.network.hosts),
+            held=self.discovery.links - self.network.links,
         )

@@ -249,10 +249,16 @@ def _region(view: SwitchView, stage: Stage) -> Iterator[FlowEntry]:
     if stage not in view.pipeline:
         return
     upload = stage is Stage.UPLOAD_REGION
-    meter = view.layout.region_meter[0 if upload else 1]
+    direction = 0 if upload else 1
     after = view.pipeline.table(Stage.CLASSIFY if upload else Stage.FORWARDING)
     kind = Kind.UPLOAD_REGION if upload else Kind.DOWNLOAD_REGION
-    yield FlowEntry(kind, view.pipeline.table(stage), 0, meter_id=meter, goto_table=after)
+    table = view.pipeline.table(stage)
+    # The group's number still stands in the metadata, and tells whose users are of another region.
+    for group, region in view.layout.other_regions:
+        if group[direction] != UNMETERED:
+            match = (("metadata", (group[direction], GROUP_MASK)),)
+            yield FlowEntry(kind, table, 10, match, meter_id=region[direction], goto_table=after)
+    yield FlowEntry(kind, table, 0, meter_id=view.layout.region_meter[direction], goto_table=after)
 
 
 def _classify(view: SwitchView) -> Iterator[FlowEntry]:

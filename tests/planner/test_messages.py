@@ -43,6 +43,7 @@ layouts = st.builds(
     st.lists(st.builds(MeterOwner, u32, names, st.integers(0, 1)), max_size=3).map(tuple),
     pairs,
     st.lists(names, max_size=2).map(tuple),
+    st.lists(st.tuples(pairs, pairs), max_size=2).map(tuple),
 )
 plans = st.builds(
     Plan,

@@ -86,6 +86,40 @@ def test_user_with_devices_in_two_regions_is_where_most_are():
     assert metered == {0x11, 0x12, 0x21}
 
 
+def test_prefix_of_a_region_wins_over_the_switch():
+    """A user numbered for a region pays there, wherever it plugs in; that region's meter is on its switch too."""
+    regions = {
+        "west": {"dpids": [0x11], "capacity_mbps": 36, "prefixes": ["10.1.0.0/16", "fd01::/64"]},
+        "east": {"dpids": [0x21], "capacity_mbps": 36, "prefixes": ["10.1.2.0/24"]},
+    }
+    users = {
+        "anna": {"addresses": ["10.1.0.1"]},
+        "ben": {"addresses": ["10.1.2.1"]},
+        "carla": {"addresses": ["fd01::5"]},
+        "david": {"addresses": ["10.9.0.1"]},
+    }
+    config = small(regions=regions, users=users)
+    hosts = {
+        f"00:00:00:00:01:0{i}": Host(f"00:00:00:00:01:0{i}", frozenset(user["addresses"]), 0x21, i, START)
+        for i, user in enumerate(users.values(), 1)
+    }
+    facts = {dpid: SwitchFacts(10, 100, "") for dpid in (0x11, 0x21)}
+    s = structure_of(config, NetworkReport("s", 1, facts, hosts=hosts))
+    assert {path.split("/")[-1]: path.split("/")[1] for path in s.path[s.first_user :]} == {
+        "anna": "west",
+        "ben": "east",
+        "carla": "west",
+        "david": "east",
+    }
+    owner = {o.meter_id: o.pool for o in s.layouts[0x21].owners}
+    assert [(owner[group[0]], owner[region[0]]) for group, region in s.layouts[0x21].other_regions] == [
+        ("global/west/ungrouped", "global/west")
+    ]
+    assert s.layouts[0x11].other_regions == ()
+    # Every meter but a region's has the one above it on the same switch.
+    assert ((s.entries.parent >= 0) == (s.level[s.entries.pool] > Level.REGION)).all()
+
+
 def test_promises_that_do_not_fit_where_users_meet_are_cut_in_proportion():
     """Where more is guaranteed below a ceiling than fits, all are cut alike and it is reported."""
     users = {

@@ -107,7 +107,10 @@ def plans(draw: st.DrawFn, wiring: Wiring) -> Plan:
                 binding = replace(binding, group_meter=(group + 1, group + 2))
             bindings.append(binding)
         region = draw(st.sampled_from([(0, 0), (301, 302)]))
-        layouts[dpid] = SwitchLayout(tuple(bindings), region_meter=region)
+        groups = sorted({binding.group_meter for binding in bindings} - {(0, 0)})
+        strangers = [group for group in groups if draw(st.booleans())]
+        others = tuple((group, (301 + group[0], 301 + group[1])) for group in strangers)
+        layouts[dpid] = SwitchLayout(tuple(bindings), region_meter=region, other_regions=others)
     return Plan(1, START, layouts=layouts)
 
 

@@ -194,3 +194,41 @@ def test_the_number_of_a_host_is_the_same_in_every_process():
     """It is in the cookies of switches that outlive the process."""
     assert host_series("00:00:00:00:00:01") == 230_421_444
     assert {host_series(mac_of(i)) < 1 << 28 for i in range(500)} == {True}
+
+
+def test_a_link_that_flaps_carries_nothing_until_it_is_steady_where_there_is_another_way():
+    """Its hosts' packets go round; the planner is told which link is held; with no other way it is used."""
+    fabric = Fabric.of(config(topology={"flap_half_life_s": 10}))
+    cables = {(1, 12): (2, 21), (2, 23): (3, 32), (3, 31): (1, 13)}
+    for dpid in (1, 2, 3):
+        fabric.switch_up(dpid, FACTS, START)
+    for place in (*cables, *cables.values()):
+        up(fabric, *place, START)
+    now = SETTLED
+
+    def connect(one, other):
+        fabric.heard(one, other, now)
+        fabric.heard(other, one, now)
+
+    for one, other in cables.items():
+        connect(one, other)
+    for _ in range(3):
+        down(fabric, 1, 12, now := now + 1)
+        up(fabric, 1, 12, now)
+        connect((1, 12), (2, 21))
+    flapping = Link(1, 12, 2, 21)
+    report = decode_network(encode_network(fabric.report("s")))
+    assert report.held == {flapping, flapping.reverse}
+    assert report.links == fabric.network.links == fabric.discovery.links - report.held
+    down(fabric, 3, 31, now)
+    assert flapping in fabric.network.usable_links
+    up(fabric, 3, 31, now)
+    connect((3, 31), (1, 13))
+    assert flapping not in fabric.network.links
+    version = fabric.version
+    now += 40
+    for one, other in cables.items():
+        connect(one, other)
+    fabric.settle(now)
+    assert fabric.version > version
+    assert flapping in fabric.network.links

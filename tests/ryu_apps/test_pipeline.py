@@ -31,7 +31,8 @@ def expected_meters(plan: Plan, dpid: int, mac: str, direction: int, pipeline: P
     binding = next((b for b in layout.bindings if b.mac == mac), None)
     kinds = (UPLOAD, DOWNLOAD)[direction]
     user, group = (binding.user_meter, binding.group_meter) if binding else ((0, 0), (0, 0))
-    owed = zip(kinds, (user[direction], group[direction], layout.region_meter[direction]), strict=True)
+    region = dict(layout.other_regions).get(group, layout.region_meter)
+    owed = zip(kinds, (user[direction], group[direction], region[direction]), strict=True)
     return [
         (kind, meter) for kind, meter in owed if meter != UNMETERED and Stage[Kind(kind).name] in pipeline
     ]
