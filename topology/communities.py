@@ -122,7 +122,7 @@ def closeness(rates: sparse.csr_array) -> sparse.csr_array:
     kbit/s and of Gbit/s look alike, and no elephant flow swallows its neighbours.
     """
     n = rates.shape[0]
-    owner = np.repeat(np.arange(n), np.diff(rates.indptr))
+    owner = _owner(rates)
     total = np.bincount(owner, rates.data, n)
     typical = np.bincount(owner, rates.data * (rates.data / total[owner]), n)
     scale = np.sqrt(typical[owner]) * np.sqrt(typical[rates.indices])
@@ -152,9 +152,21 @@ def _undirected(n: int, src: I64, dst: I64, rate_bps: F64) -> sparse.csr_array:
 
 
 def _without(rates: sparse.csr_array, left_out: npt.NDArray[np.bool_]) -> sparse.csr_array:
-    edges = rates.tocoo()
-    keep = ~(left_out[edges.row] | left_out[edges.col])
-    return sparse.coo_array((edges.data[keep], (edges.row[keep], edges.col[keep])), shape=rates.shape).tocsr()
+    if not left_out.any():
+        return rates
+    owner = _owner(rates)
+    return _only(rates, ~(left_out[owner] | left_out[rates.indices]))
+
+
+def _only(graph: sparse.csr_array, keep: npt.NDArray[np.bool_]) -> sparse.csr_array:
+    """The graph with the edges in ``keep``, shape (nnz,)."""
+    indptr = np.concatenate([[0], np.cumsum(keep)])[graph.indptr]
+    return sparse.csr_array((graph.data[keep], graph.indices[keep], indptr), graph.shape)
+
+
+def _owner(graph: sparse.csr_array) -> I64:
+    """The row of each stored edge, shape (nnz,)."""
+    return np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
 
 
 def _expectation(graph: sparse.csr_array, resolution: float | None) -> tuple[F64, float]:
@@ -177,7 +189,8 @@ def _cluster(
     graph: sparse.csr_array, size: F64, density: float, rng: np.random.Generator, start: I64 | None
 ) -> I64:
     if start is not None:
-        return optimise(graph, size, np.asarray(start, np.int64), density, rng)
+        # What one round leaves to gain, the next call gains.
+        return optimise(graph, size, np.asarray(start, np.int64), density, rng, max_rounds=1)
     singles = np.arange(len(size), dtype=np.int64)
     tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
     found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]
@@ -206,9 +219,7 @@ def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:
 
 def _connected_parts(graph: sparse.csr_array, label: I64) -> I64:
     """Split communities whose parts no edge joins."""
-    edges = graph.tocoo()
-    inside = label[edges.row] == label[edges.col]
-    within = sparse.coo_array((edges.data[inside], (edges.row[inside], edges.col[inside])), shape=graph.shape)
+    within = _only(graph, label[_owner(graph)] == label[graph.indices])
     parts: I64 = sparse.csgraph.connected_components(within, directed=False)[1].astype(np.int64)
     return parts
 

@@ -20,7 +20,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 #: Rounds after the third change next to nothing; this only bounds the time.
-_MAX_ROUNDS: Final = 10
+MAX_ROUNDS: Final = 10
 
 
 @numba.njit(cache=True)
@@ -106,15 +106,22 @@ def move_nodes(
     return moves
 
 
-def optimise(graph: sparse.csr_array, size: F64, start: I64, density: float, rng: np.random.Generator) -> I64:
+def optimise(
+    graph: sparse.csr_array,
+    size: F64,
+    start: I64,
+    density: float,
+    rng: np.random.Generator,
+    max_rounds: int = MAX_ROUNDS,
+) -> I64:
     """Labels of higher or equal quality than ``start``, numbered from 0.
 
     ``graph`` is symmetric with weights > 0 and an empty diagonal; ``size``, shape
-    (n_nodes,), is >= 0. Nodes are moved, then whole communities, level by level; and again
-    from the result, until nothing moves.
+    (n_nodes,), is >= 0. A round moves nodes, then whole communities, level by level; the next
+    goes on from its result, until nothing moves or after ``max_rounds``.
     """
     label = _renumber(start)
-    for _ in range(_MAX_ROUNDS):
+    for _ in range(max_rounds):
         moved = _one_round(graph, size, label, density, rng)
         if moved is None:
             break
@@ -134,16 +141,18 @@ def _one_round(
     graph: sparse.csr_array, size: F64, label: I64, density: float, rng: np.random.Generator
 ) -> I64 | None:
     """One pass over all levels; None if nothing moved on any."""
-    label = label.copy()
-    changed = _move(graph, size, label, density, rng)
+    own = label.copy()
+    changed = _move(graph, size, own, density, rng)
+    own = _renumber(own)
+    label = own
     while True:
-        label = _renumber(label)
-        coarse, coarse_size = _aggregate(graph, size, label)
-        above = np.arange(len(coarse_size))
-        if not _move(coarse, coarse_size, above, density, rng):
+        graph, size = _aggregate(graph, size, own)
+        own = np.arange(len(size))
+        if not _move(graph, size, own, density, rng):
             return label if changed else None
         changed = True
-        label = above[label]
+        own = _renumber(own)
+        label = own[label]
 
 
 def _move(graph: sparse.csr_array, size: F64, label: I64, density: float, rng: np.random.Generator) -> bool:
