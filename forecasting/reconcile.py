@@ -46,6 +46,34 @@ def point_forecast(forecast: Forecast, parent: npt.ArrayLike) -> Doubles:
 
     parent : shape (S,), row of the forecast that holds each pool; -1 at a root. Parents come first.
     """
+    point, deviation = _point_and_deviation(forecast)
+    above = np.asarray(parent, np.int64)
+    _check_parent(above, len(point))
+    return reconcile(point, deviation * _of_siblings(deviation, above), above)
+
+
+def shared_out(total_bps: npt.ArrayLike, parts: Forecast, complete: bool) -> Doubles:
+    """The medians of parts of one pool, made to add up to its figure; shape (n, H), bit/s, >= 0.
+
+    The pool's figure stands; each part moves as far as it is unsure.
+
+    total_bps : shape (H,), >= 0. complete : False where the parts are not all of it: what is left is somebody
+    else's, and only parts that are together more than the total have to give.
+    """
+    point, deviation = _point_and_deviation(parts)
+    total = np.asarray(total_bps, np.float64)
+    rest = np.full((0 if complete else 1, len(total)), np.nan)
+    # Next to nothing, beside which every part gives way.
+    sure = np.full((1, len(total)), LEAST_BPS * 1e-9)
+    figures = np.concatenate([total[None], point, rest])
+    variance = np.concatenate([sure, deviation * np.nansum(deviation, axis=0), rest])
+    parent = np.zeros(len(figures), np.int64)
+    parent[0] = -1
+    return reconcile(figures, variance, parent)[1 : 1 + len(point)]
+
+
+def _point_and_deviation(forecast: Forecast) -> tuple[Doubles, Doubles]:
+    """The medians and how far demand deviates from them, shapes (S, H); NaN: not known."""
     low, middle, high = (nearest(forecast.quantile, level) for level in (0.25, 0.5, 0.75))
     point = forecast.demand_bps[..., middle].astype(np.float64)
     deviation = np.zeros(point.shape)
@@ -56,9 +84,7 @@ def point_forecast(forecast: Forecast, parent: npt.ArrayLike) -> Doubles:
     deviation = np.maximum(deviation, np.maximum(LEAST_SHARE * point, LEAST_BPS))
     guess = forecast.rung > Rung.ARCHETYPE
     deviation[guess] = np.where(point[guess] > 0, point[guess], np.nan)
-    above = np.asarray(parent, np.int64)
-    _check_parent(above, len(point))
-    return reconcile(point, deviation * _of_siblings(deviation, above), above)
+    return point, deviation
 
 
 def _of_siblings(deviation: Doubles, parent: Ints) -> Doubles:

@@ -12,7 +12,8 @@ from pydantic import Field
 from forecasting.contest import Contestant
 from forecasting.segments import class_of, level_of
 from northbound import problems, views
-from northbound.answers import Answer, Direction, LevelName, Series
+from northbound.answers import Answer, Direction, Series
+from planner.class_prediction import CLASS_LEVEL
 from planner.issued import IssuedHistory
 from planner.snapshot import ForecastQuality, Operations, PoolForecast
 
@@ -74,13 +75,15 @@ class PoolForecastAnswer(Answer):
     issued: Issued
 
 
+#: A level of the tree, or a user's application classes.
+ForecastLevel = Literal["global", "region", "group", "user", "application"]
 ContestantName = Literal["model", "persistence", "recent"]
 
 
 class LevelCoverage(Answer):
     """How often what came of one level's forecasts lay below each quantile; that quantile is the aim."""
 
-    level: LevelName
+    level: ForecastLevel
     direction: Direction
     horizon_s: float
     hour: list[float | None] = Field(description="share of the last hour's samples, by quantile; null: none")
@@ -102,7 +105,7 @@ class Losses(Answer):
 class SegmentHorizon(Answer):
     """Whose forecast one kind of traffic gets at one horizon."""
 
-    level: LevelName
+    level: ForecastLevel
     direction: Direction
     traffic: str = Field(description="kind of traffic")
     horizon_s: float
@@ -114,7 +117,7 @@ class ChampionChange(Answer):
     """A champion gave way."""
 
     time: float
-    level: LevelName
+    level: ForecastLevel
     direction: Direction
     traffic: str
     horizon_s: float
@@ -244,7 +247,8 @@ def _segment(segment: int) -> dict[str, str]:
 
 def _level(level: int) -> dict[str, str]:
     """What a forecaster's level is called: upload and download have one each."""
-    return {"level": views.LEVEL_NAMES[level // 2], "direction": views.DIRECTION_NAMES[level % 2]}
+    name = "application" if level >= CLASS_LEVEL else views.LEVEL_NAMES[level // 2]
+    return {"level": name, "direction": views.DIRECTION_NAMES[level % 2]}
 
 
 def _name(contestant: int) -> str:

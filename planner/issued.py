@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -86,18 +87,11 @@ class IssuedForecasts:
         """
         if not history.n_series:
             return
-        step = round(history.end_time / self.step_s)
         with self._lock:
-            self._know(names, columns)
-            self._make_room(int(columns.max()) + 1)
-            if step < self._newest:
-                # The clock was set back: what is now in the future did not happen.
-                self._step_of_row[self._step_of_row > step] = _EMPTY
-            self._newest = step
+            step = self._note(names, columns, history)
             self._horizon_s = forecast.horizon_s[[0, -1]]
             level = [nearest(forecast.quantile, wanted) for wanted in LEVELS]
             self._quantile = forecast.quantile[level]
-            self._row(step)[0, columns] = history.demand_bps[-1]
             for at, horizon in enumerate((0, -1)):
                 ahead = round(float(forecast.horizon_s[horizon]) / self.step_s)
                 if ahead < self.rows:
@@ -106,6 +100,21 @@ class IssuedForecasts:
                     # What rests on nothing measured is no forecast: often it is zero.
                     issued = np.where(forecast.rung == Rung.LAST_PLAN, np.float32(np.nan), issued)
                     self._row(step + ahead)[first : first + len(LEVELS), columns] = issued
+
+    def came(self, names: tuple[str, ...], columns: I64, history: History) -> None:
+        """A step was completed of series that are forecast at another time; arguments as of ``add``."""
+        if history.n_series:
+            with self._lock:
+                self._note(names, columns, history)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These series are no more: their columns are given to others."""
+        with self._lock:
+            gone = [number for name in names if (number := self._number.pop(name, None)) is not None]
+            self._names = ()
+            self._figure[:, :, [column for number in gone for column in (2 * number, 2 * number + 1)]] = (
+                np.nan
+            )
 
     def history(self, name: str, direction: int, since: float) -> IssuedHistory:
         """What is on record of one series from ``since`` on: nothing if it is not known.
@@ -131,6 +140,18 @@ class IssuedForecasts:
                 self._quantile.copy(),
                 figure[:, 1:].reshape(-1, 2, len(LEVELS)),
             )
+
+    def _note(self, names: tuple[str, ...], columns: I64, history: History) -> int:
+        """Write down what came of the last step of a history; gives the step's number."""
+        step = round(history.end_time / self.step_s)
+        self._know(names, columns)
+        self._make_room(int(columns.max()) + 1)
+        if step < self._newest:
+            # The clock was set back: what is now in the future did not happen.
+            self._step_of_row[self._step_of_row > step] = _EMPTY
+        self._newest = step
+        self._row(step)[0, columns] = history.demand_bps[-1]
+        return step
 
     def _know(self, names: tuple[str, ...], columns: I64) -> None:
         if names is not self._names:

@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from forecasting.contest import Change
+from forecasting.context import CONTEXT_STEPS
 from forecasting.coverage import Coverage
 from forecasting.forecast import Forecast, Rung
 from forecasting.forecaster import Forecaster
@@ -20,7 +21,9 @@ from forecasting.history import History
 from forecasting.reconcile import point_forecast
 from forecasting.segments import class_of, level_of
 from forecasting.settings import ForecastSettings
+from planner.class_prediction import ClassPrediction
 from planner.config import Config
+from planner.forecast_figures import CONFIDENCE_BAND, coverage_of
 from planner.history import DemandHistory
 from planner.issued import IssuedForecasts
 from planner.retraining import Retraining
@@ -33,10 +36,6 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-
-
-#: Shown as confidence: that demand stays within this share of its median.
-CONFIDENCE_BAND: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,7 @@ class Prediction:
         self.issued = IssuedForecasts(self.settings.step_s)
         self.adjustments: list[Adjustment] = []
         self.listeners: list[Listener] = []
+        self.classes = ClassPrediction(config, self.settings)
         #: Who knows what is announced; None: nobody.
         self.scheduled: Scheduled | None = None
         #: Swapped by reference: readers take it without the lock.
@@ -121,10 +121,12 @@ class Prediction:
         ``columns`` has shape (2 x n_pools,), ``grant_bps`` (2, n_pools): what the last plan gave.
         """
         self.models.collect(now)
+        self._joined(self.classes.traffic.gather, now)
         if structure is None:
             return None
         if self.models.due(now):
-            self.models.train(now, self.history.sample(structure, columns, now, self.settings.train_steps))
+            sample = self.history.sample(structure, columns, now, self.settings.train_steps)
+            self.models.train(now, self._joined(self.classes.with_classes, sample, now) or sample)
         standing = self.standing
         if (
             standing is None
@@ -133,6 +135,9 @@ class Prediction:
             or standing.forecast.end_time != self.history.ring.last_end(now)
         ):
             standing = self._renewed(now, structure, columns, grant_bps)
+            self._joined(self.classes.advance, False)
+        else:
+            self._joined(self.classes.advance, True)
         return standing.forecast
 
     def adopt(self, old: Structure, new: Structure) -> None:
@@ -147,6 +152,11 @@ class Prediction:
 
     def _renewed(self, now: float, structure: Structure, columns: I64, grant_bps: F64) -> Standing:
         history = self.history.recent(structure, columns, now, self.forecaster.steps_wanted)
+        self._joined(self.classes.completed, now, structure, history, self.forecaster.trained)
+        trained = self.forecaster.trained
+        if trained is not None and trained.spec.context:
+            around = self._joined(self.classes.around, history, CONTEXT_STEPS)
+            history = replace(history, context=around)
         for change in self.forecaster.observe(self._without_events(structure, history)):
             LOG.info("forecast: %s", _told(change, self.settings))
         coverage = self.forecaster.coverage()
@@ -213,18 +223,27 @@ class Prediction:
 
     # What readers ask, from any thread.
 
-    def of_pool(self, pool: str, since: float) -> PoolForecast:
+    def of_pool(self, pool: str, since: float, application: str | None = None) -> PoolForecast:
         """The forecast in force of one pool, and what was issued since then beside what came.
+
+        ``application`` : of a user, only this class.
 
         Raises
         ------
-        NotThere : if no path is ``pool``, and not exactly one ends with it; or nothing was forecast yet.
+        NotThere : if no path is ``pool``, and not exactly one ends with it; nothing was forecast yet; or
+            there is no such class, or no forecast of it.
         """
         standing = self.standing
         if standing is None:
             raise NotThere(f"pool must be one that is forecast, got {pool!r} before the first forecast")
         s, forecast = standing.structure, standing.forecast
         row, n = row_of(s.path, pool), len(s.path)
+        point = _point_bps(standing)[[row, n + row]]
+        classes: tuple[PoolForecast, ...] = ()
+        if s.level[row] == Level.USER:
+            classes = self.classes.of_user(s.users[row - s.first_user], s.path[row], point, since)
+        if application is not None:
+            return self._of_application(s.path[row], classes, application)
         return PoolForecast(
             path=s.path[row],
             end_time=forecast.end_time,
@@ -236,10 +255,21 @@ class Prediction:
                 self.issued.history(s.series[row], 0, since),
                 self.issued.history(s.series[row], 1, since),
             ),
-            coverage=_coverage_of(standing, row),
-            point_bps=_point_bps(standing)[[row, n + row]],
+            coverage=coverage_of(standing.coverage, 2 * int(s.level[row]), forecast),
+            point_bps=point,
             confidence=forecast.confidence(CONFIDENCE_BAND, 0.0)[[row, n + row]],
+            applications=classes,
         )
+
+    def _of_application(self, path: str, found: tuple[PoolForecast, ...], wanted: str) -> PoolForecast:
+        names = self.classes.applications
+        if wanted not in names:
+            raise NotThere(f"application must be one of {', '.join(names)}, got {wanted!r}")
+        for one in found:
+            if one.application == wanted:
+                return one
+        own = ", ".join(str(one.application) for one in found) or "none"
+        raise NotThere(f"application must be one that is forecast of {path} ({own}), got {wanted!r}")
 
     def quality(self) -> ForecastQuality:
         """How good forecasts have been, by level and by segment. Hold the planner's lock."""
@@ -248,7 +278,7 @@ class Prediction:
             end_time=np.nan if standing is None else standing.forecast.end_time,
             horizon_s=np.asarray(self.settings.horizons_s, np.float64),
             quantile=np.asarray(self.settings.quantiles, np.float64),
-            coverage=own.coverage(),
+            coverage=own.coverage() + self.classes.coverage(),
             champion=own.record.contest.champion.copy(),
             loss=own.record.contest.scores(),
             changes=tuple(own.record.contest.changes),
@@ -273,18 +303,6 @@ def _point_bps(standing: Standing) -> F64:
     parent = standing.structure.parent
     both = np.concatenate([parent, np.where(parent < 0, -1, parent + len(parent))])
     return point_forecast(standing.forecast, both)
-
-
-def _coverage_of(standing: Standing, row: int) -> F64 | None:
-    """Share of the last day's truths below each quantile, of the pool's level, shape (2, H, K); None: not known."""
-    forecast = standing.forecast
-    place = {horizon_s: at for at, horizon_s in enumerate(forecast.horizon_s.tolist())}
-    found = np.full((2, len(place), len(forecast.quantile)), np.nan)
-    level = 2 * int(standing.structure.level[row])
-    for one in standing.coverage:
-        if one.level in (level, level + 1) and one.horizon_s in place:
-            found[one.level - level, place[one.horizon_s]] = one.day
-    return None if np.isnan(found).all() else found
 
 
 def _told(change: Change, settings: ForecastSettings) -> str:

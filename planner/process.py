@@ -373,9 +373,9 @@ class PlannerProcess:
         with self.planner.lock:
             return self.planner.prediction.quality()
 
-    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
+    def pool_forecast(self, pool: str, since: float, application: str | None = None) -> PoolForecast:
         """See ``Operations``."""
-        return self.planner.pool_forecast(pool, since)
+        return self.planner.pool_forecast(pool, since, application)
 
     def group_history(self, group_id: str, since: float) -> dict[str, Any]:
         """See ``Operations``."""

@@ -145,6 +145,10 @@ class PoolForecast:
     #: shape (2, H): calibrated probability that demand stays within a fifth of the median; NaN below
     #: the archetypes' rung.
     confidence: F64 | None = None
+    #: What this is the forecast of: one application class of the pool's demand, or all of it.
+    application: str | None = None
+    #: Of a user: its application classes that are forecast on their own.
+    applications: tuple[PoolForecast, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,8 +287,8 @@ class Operations(Protocol):
     def forecast_quality(self) -> ForecastQuality:
         """How good forecasts have been."""
 
-    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
-        """What is forecast of one pool, and what was since then.
+    def pool_forecast(self, pool: str, since: float, application: str | None = None) -> PoolForecast:
+        """What is forecast of one pool, and what was since then; of one application class, if given.
 
         ``pool`` is a path, or its last part where only one path ends with it. Raises NotThere.
         """

@@ -210,6 +210,18 @@ class SeriesRing:
             self._censored[:, : self.n_series] = old_censored[:, : self.n_series]
         self.n_series = n_series
 
+    def clear(self, series: I64) -> None:
+        """Forget all of these series: their columns are given to others.
+
+        Raises
+        ------
+        ValueError : if a series is not in 0..n_series - 1.
+        """
+        self._check(series)
+        self._mean_bps[:, series] = np.nan
+        self._seen_s[:, series] = 0.0
+        self._censored[:, series] = False
+
     def restore(self, window: Window, series: I64 | None = None) -> None:
         """Put back a window read from the store, after a restart: of these series, or of all.
 
