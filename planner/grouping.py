@@ -18,9 +18,10 @@ from planner.snapshot import GroupView
 from planner.structure import Structure
 from planner.workers import Errand
 from telemetry.samples import SampleBatch
-from topology.communities import Communities, find_communities
+from topology.communities import Communities, follow_communities
 from topology.groups import GroupRules, GroupTracker, ResourceGroup
 from topology.identity import Resolution
+from topology.roles import Role, Roles, find_roles
 from topology.traffic import UNKNOWN, TrafficGraph, TrafficView
 
 I64 = npt.NDArray[np.int64]
@@ -28,9 +29,20 @@ I64 = npt.NDArray[np.int64]
 LOG = logging.getLogger("tidegate.planner")
 
 
-def communities_of(view: TrafficView) -> Communities:
-    """The communities of a traffic graph: the errand of a worker."""
-    return find_communities(view.endpoints, view.src, view.dst, view.rate_bps)
+@dataclass(frozen=True)
+class Findings:
+    """What a worker found in a traffic graph."""
+
+    communities: Communities
+    roles: Roles
+
+
+def findings_of(view: TrafficView, last: Communities | None = None) -> Findings:
+    """The communities, near to the last ones, and the roles: the errand of a worker."""
+    edges = view.endpoints, view.src, view.dst
+    return Findings(
+        follow_communities(last, *edges, view.rate_bps), find_roles(*edges, view.app, view.rate_bps)
+    )
 
 
 @dataclass
@@ -44,6 +56,9 @@ class Grouping:
     errand: Errand
     groups: tuple[ResourceGroup, ...] = ()
     shared_services: tuple[str, ...] = ()
+    #: Endpoints that do the same, wherever they talk.
+    roles: tuple[Role, ...] = ()
+    _found: Communities | None = None
     #: Ids of groups made by REST, as opposed to the file's.
     made_by_rest: set[str] = field(default_factory=set)
     #: Users that remediation keeps out of discovered groups.
@@ -109,13 +124,14 @@ class Grouping:
         changed, self._changed = self._changed, False
         found = self.errand.result()
         if found is not None:
-            changed |= self._follow(found, now)
+            self._found, self.roles = found.communities, found.roles.described()
+            changed |= self._follow(found.communities, now)
         if self.config.grouping.enabled and self.errand.due(now):
             if self.graph.prune(now).endpoints:
                 self._ids = {}
             view = self.graph.view(now)
             if len(view.rate_bps):
-                self.errand.start(executor, now, communities_of, view)
+                self.errand.start(executor, now, findings_of, view, self._found)
             else:
                 self.errand.put_off(now)
         return changed

@@ -28,6 +28,8 @@ _EXPONENT: Final = 1 / 3
 #: Up to this many endpoints several starts cost nothing and find better optima.
 _SMALL: Final = 2_000
 _TRIES_WHEN_SMALL: Final = 8
+#: A fresh result must be better than the one at hand by this part.
+_WORTH_MOVING: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,27 @@ def find_communities(
     label = _cluster(graph, size, density, np.random.default_rng(seed), start)
     label = _by_first_member(_adopt_singles(graph, _connected_parts(graph, label)))
     return Communities(tuple(endpoints), label, is_service, quality(graph, size, label, density))
+
+
+def follow_communities(
+    last: Communities | None,
+    endpoints: Sequence[str],
+    src: npt.ArrayLike,
+    dst: npt.ArrayLike,
+    rate_bps: npt.ArrayLike,
+) -> Communities:
+    """The communities, near to the last result where that is as good.
+
+    Started from ``last`` and afresh; the fresh result counts only if its quality is better
+    by a hundredth. Warm starts alone could settle in a poor optimum and never leave it,
+    fresh ones alone move a few in a hundred endpoints each time for nothing.
+    """
+    fresh = find_communities(endpoints, src, dst, rate_bps)
+    if last is None:
+        return fresh
+    start = labels_to_start_from(last, endpoints)
+    warm = find_communities(endpoints, src, dst, rate_bps, start=start)
+    return fresh if fresh.quality > warm.quality + _WORTH_MOVING * abs(warm.quality) else warm
 
 
 def labels_to_start_from(last: Communities, endpoints: Sequence[str]) -> I64:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.grouping import communities_of
+from planner.grouping import findings_of
 from planner.workers import Errand, worker_pool
 from tests.planner.networks import AtOnce, Broken, Never
 from topology.traffic import TrafficGraph
@@ -144,8 +144,12 @@ def test_clustering_in_a_worker_finds_what_it_finds_here(pool: Executor):
     src, dst = ids[[0, 1, 2, 3, 4, 5]], ids[[1, 2, 0, 4, 5, 3]]
     graph.observe(100.0, src, dst, np.zeros(6, np.int64), np.full(6, 1e6), np.full(6, 5.0))
     view = graph.view(100.0)
-    found = pool.submit(communities_of, view).result(60)
-    assert set(found.groups()) == set(communities_of(view).groups()) == {frozenset("abc"), frozenset("def")}
+    found = pool.submit(findings_of, view).result(60).communities
+    assert (
+        set(found.groups())
+        == set(findings_of(view).communities.groups())
+        == {frozenset("abc"), frozenset("def")}
+    )
 
 
 PARENT = """\

@@ -11,7 +11,14 @@ from sklearn.metrics import adjusted_rand_score
 
 from tests.topology.planted import Planted, mixed_sizes, planted_applications
 from topology import local_moving
-from topology.communities import Communities, closeness, find_communities, is_partition, labels_to_start_from
+from topology.communities import (
+    Communities,
+    closeness,
+    find_communities,
+    follow_communities,
+    is_partition,
+    labels_to_start_from,
+)
 from topology.services import ServiceRules, effective_peers, shared_services
 
 
@@ -107,6 +114,27 @@ def test_a_start_is_carried_over_by_name() -> None:
     assert find_communities("dcx", *edges_of([(0, 1), (1, 2)]), start=start[[0, 2, 1]]).groups() == (
         frozenset("cdx"),
     )
+
+
+def test_following_stays_near_the_last_result_and_leaves_a_poor_one() -> None:
+    """Of two optima about as good the last counts; a start that puts all together is given up."""
+    planted = planted_applications(mixed_sizes(600, 4), 4, cross_talk=0.3, services=2)
+    edges = planted.endpoints, planted.src, planted.dst
+    last = follow_communities(None, *edges, planted.rate_bps)
+    assert np.array_equal(last.label, found_in(planted).label)
+    rng = np.random.default_rng(1)
+    followed, fresh = 0.0, 0.0
+    for _ in range(5):
+        rate = planted.rate_bps * rng.lognormal(0, 0.3, len(planted.rate_bps))
+        afresh = find_communities(*edges, rate)
+        fresh += adjusted_rand_score(last.label, afresh.label)
+        now = follow_communities(last, *edges, rate)
+        followed += adjusted_rand_score(last.label, now.label)
+        assert now.quality >= afresh.quality / 1.02
+        last = now
+    assert followed > fresh
+    poor = Communities(last.endpoints, np.zeros_like(last.label), last.is_service, 0.0)
+    assert agreement(planted, follow_communities(poor, *edges, planted.rate_bps)) > 0.8
 
 
 def test_no_traffic_is_no_community() -> None:
@@ -257,3 +285,18 @@ def test_no_single_move_improves_the_optimum(n: int, seed: int, density: float) 
             other = label.copy()
             other[node] = there
             assert local_moving.quality(graph, size, other, density) <= reached + 1e-7
+
+
+@pytest.mark.parametrize("n_spoofed", [10, 1000])
+def test_a_flood_of_spoofed_sources_parts_no_application(n_spoofed: int) -> None:
+    """They hang on their victim, which is no shared service for that; the others stay as they were."""
+    planted = planted_applications([4, 5, 6, 8], 0)
+    before = found_in(planted)
+    n = len(planted.endpoints)
+    names = (*planted.endpoints, *(f"spoofed-{i:04}" for i in range(n_spoofed)))
+    src = np.concatenate([planted.src, np.arange(n, n + n_spoofed)])
+    dst = np.concatenate([planted.dst, np.zeros(n_spoofed, np.int64)])
+    rate = np.concatenate([planted.rate_bps, np.full(n_spoofed, 1e3)])
+    after = find_communities(names, src, dst, rate)
+    assert not after.services()
+    assert np.array_equal(before.label, after.label[:n])
