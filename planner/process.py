@@ -25,9 +25,12 @@ from planner.loop import Planner
 from planner.memory import Memory
 from planner.policy import Override
 from planner.policy_desk import PolicyDesk
+from planner.remediation.desk import RemediationDesk
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
 from planner.snapshot import ForecastQuality, PoolForecast, Refused, Snapshot, UnknownGroup
+from planner.webhook_events import Announcer
+from planner.webhooks import Webhooks
 from planner.workers import worker_pool
 from telemetry.keys import KEY_VARIABLE, StoreKey, create_key_file, load_key
 from telemetry.rows import SampleRows
@@ -46,6 +49,7 @@ _MEMORY, _FORECASTER, _MODELS, _EVENTS = "planner", "forecaster", "models", "eve
 _ARCHETYPES: Final = "archetypes"
 _ALARMS: Final = "alarms"
 _PUBLICATION: Final = "publication"
+_WEBHOOKS: Final = "webhooks"
 
 
 class PlannerProcess:
@@ -87,6 +91,9 @@ class PlannerProcess:
         self._alarms_sequence = 0
         self._policy = PolicyDesk(self.planner, self._written)
         self._publication_revision = 0
+        self._remediation = RemediationDesk(self.planner, self._written)
+        self._webhooks = Webhooks(config.webhooks, self._webhooks_written)
+        self._webhooks_revision = 0
         self.alarms.written = self._alarms_written
         self._board = PlanBoard()
         self._wake = threading.Event()
@@ -99,6 +106,7 @@ class PlannerProcess:
         self._models_revision = -1
         self._calibration_at = float("-inf")
         self._restore()
+        self._announcer = Announcer(self.planner, self._webhooks)
         self.seam_app: ASGIApp = seam_app(self.planner, secret, self._board, self._wake.set)
 
     @property
@@ -109,6 +117,7 @@ class PlannerProcess:
     def start(self) -> None:
         """Start planning."""
         self._desk.start()
+        self._webhooks.start()
         self._thread.start()
 
     def stop(self) -> None:
@@ -118,6 +127,7 @@ class PlannerProcess:
         self._desk.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
+        self._webhooks.stop()
         self._calibration_at = self._events_at = float("-inf")
         self._remember(time.time())
         if self._trainer is not self._executor:
@@ -154,6 +164,10 @@ class PlannerProcess:
         before = self.planner.snapshot.plan.version
         if self.planner.tick(time.time()).version != before:
             self._board.published()
+        try:
+            self._announcer.step(time.time())
+        except Exception:
+            LOG.exception("webhooks not told, going on")
 
     def _keep(self, rows: list[SampleRows]) -> None:
         for part in rows:
@@ -172,7 +186,7 @@ class PlannerProcess:
                 events = self._events_state()
                 if events != self._events_remembered:
                     self._events_remembered = models[_EVENTS] = events
-            models |= self._archetypes_to_store() | self._alarms_to_store()
+            models |= self._archetypes_to_store() | self._alarms_to_store() | self._webhooks_to_store()
             for name, body in models.items():
                 self._writer.put_state(name, body, now)
 
@@ -224,6 +238,12 @@ class PlannerProcess:
                 self.alarms.restore(alarms, time.time())
             except ValueError as error:
                 LOG.error("alarms of an earlier planner not restored: %s", error)
+        webhooks = self._store.get_state(_WEBHOOKS)
+        if webhooks is not None:
+            try:
+                self._webhooks.restore(webhooks)
+            except ValueError as error:
+                LOG.error("webhooks of an earlier planner not restored: %s", error)
 
     # What northbound asks; from other threads.
 
@@ -353,6 +373,27 @@ class PlannerProcess:
     def _alarms_written(self) -> None:
         with self._memory_lock:
             self._write_through(self._alarms_to_store())
+
+    @property
+    def remediation(self) -> RemediationDesk:
+        """See ``Operations``."""
+        return self._remediation
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """See ``Operations``."""
+        return self._webhooks
+
+    def _webhooks_to_store(self) -> dict[str, bytes]:
+        revision = self._webhooks.revision
+        if revision == self._webhooks_revision:
+            return {}
+        self._webhooks_revision = revision
+        return {_WEBHOOKS: self._webhooks.state()}
+
+    def _webhooks_written(self) -> None:
+        with self._memory_lock:
+            self._write_through(self._webhooks_to_store())
 
     def _archetypes_written(self) -> None:
         with self._memory_lock:

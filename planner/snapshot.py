@@ -20,6 +20,7 @@ from planner.alarm_views import AlarmOperations
 from planner.events.views import EventOperations
 from planner.issued import IssuedHistory
 from planner.plan import Plan
+from planner.remediation.views import RemediationOperations, WebhookOperations
 
 if TYPE_CHECKING:
     from planner.policy_desk import PolicyDesk
@@ -243,6 +244,14 @@ class Operations(Protocol):
     @property
     def archetypes(self) -> ArchetypeOperations:
         """The kinds of users that were found, and what they are called."""
+
+    @property
+    def remediation(self) -> RemediationOperations:
+        """What is done about congestion and anomalies."""
+
+    @property
+    def webhooks(self) -> WebhookOperations:
+        """Servers that are told of what happens."""
 
     def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
         """Pin an operator's group above discovered ones.
