@@ -21,7 +21,7 @@ I64 = npt.NDArray[np.int64]
 
 #: A group's burst is larger than a user's, and a region's than a group's: bursts that
 #: one meter lets through should not be dropped by the next.
-_BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
+BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
 
 #: A TCP with fewer frames under way waits for a time-out at each loss: nothing comes behind to tell of it.
 _LEAST_WINDOW_BITS: Final = 4 * 1514 * 8
@@ -86,7 +86,7 @@ def meter_tables(structure: Structure, share_bps: I64, settings: Allocation) -> 
     share a meter share its rate.
     """
     e = structure.entries
-    factor = _BURST_FACTOR[structure.level[e.pool]]
+    factor = BURST_FACTOR[structure.level[e.pool]]
     tables = {}
     for row, dpid in enumerate(structure.dpids):
         mine = np.flatnonzero((e.switch == row) & (e.meter_id > 0))
