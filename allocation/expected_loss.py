@@ -1,7 +1,7 @@
 """Grants by forecast: everybody equally likely to fall short, so that the least is left unserved.
 
 Stages, each with the one before as lower bound: guarantees; present
-use; then the forecasts, one level raised for all until the capacity is
+use, by max-min; then the forecasts, one level raised for all until the capacity is
 used; then what is left, up to the ceilings. A pool that shares by max-min
 shares the same capacity by weight instead, wherever in the tree it stands.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from allocation import allocate as staged
 from allocation.allocate import Allocation
-from allocation.compiled import Bits, Codes, Indices, Rates, compiled
+from allocation.compiled import FULL_BPS, Bits, Codes, Indices, Rates, compiled
 from allocation.curves import Curves, forecast_curves, quantile_knots
 from allocation.levels import share_by_level
 from allocation.tree import PoolTree
@@ -54,6 +54,7 @@ def allocate_by_forecast(
     reserve_bps: Rates | None = None,
     capacity_bps: float = np.inf,
     fair_part: float = 0.0,
+    leaf_class: Codes | None = None,
 ) -> ForecastAllocation:
     """Grants for the whole tree from the leaves' demand quantiles, exact to the bit/s.
 
@@ -69,12 +70,14 @@ def allocate_by_forecast(
     demand_bps :      shape (n_leaves, K), >= 0, finite, not falling along K; rows as ``tree.leaves``.
     use_bps :         shape (n_leaves,), >= 0: present use, which no forecast takes away. Where all
         of it fits, each has its own before anyone gets more. Where it does not, somebody has to be
-        cut, and the curves say who; nobody then gets more than it uses. None protects nothing.
+        cut, and weighted max-min says who; nobody then gets more than it uses. None protects nothing.
     reserve_bps :     shape (n_pools,), as in ``allocate``.
     capacity_bps :    Capacity of the root; its ceiling by default.
-    fair_part :       0 to 1: how much of what use and forecasts share is shared by max-min first, up to
+    fair_part :       0 to 1: how much of what forecasts share is shared by max-min first, up to
         quantile 0.9. Curves treat a small user and a large one alike: both fall short as often. This much
         fairness serves those in full who want little. 0 leaves the least unserved, 1 is max-min.
+    leaf_class :      shape (n_leaves,): 0 comes first wherever in the tree it stands, while the tree's own
+        classes count among siblings. Present use of all classes comes before forecasts of any. None: all alike.
 
     Raises
     ------
@@ -85,7 +88,7 @@ def allocate_by_forecast(
     claims = np.empty((len(CLAIM_QUANTILES), len(tree.leaves)))
     for i, wanted in enumerate(CLAIM_QUANTILES):
         claims[i] = _at_probability(probability, rate, wanted)
-    got = allocate_by_curves(tree, curves, claims, use_bps, reserve_bps, capacity_bps, fair_part)
+    got = allocate_by_curves(tree, curves, claims, use_bps, reserve_bps, capacity_bps, fair_part, leaf_class)
     short = _probability_above(probability, rate, got.grant_bps[tree.leaves])
     return ForecastAllocation(**vars(got), short=short)
 
@@ -98,6 +101,7 @@ def allocate_by_curves(
     reserve_bps: Rates | None = None,
     capacity_bps: float = np.inf,
     fair_part: float = 0.0,
+    leaf_class: Codes | None = None,
 ) -> CurveAllocation:
     """Grants for the whole tree from any curves of its leaves, exact to the bit/s.
 
@@ -107,7 +111,7 @@ def allocate_by_curves(
     curves :        One for each of ``tree.leaves``; beyond its last knot a leaf claims nothing.
     claims_bps :    shape (n_rows, n_leaves), >= 0: what children of max-min pools ask for, one row
         after the other, before they ask for the ends of their curves. None by default.
-    use_bps, reserve_bps, capacity_bps, fair_part :   As in ``allocate_by_forecast``.
+    use_bps, reserve_bps, capacity_bps, fair_part, leaf_class :   As in ``allocate_by_forecast``.
 
     Raises
     ------
@@ -124,51 +128,80 @@ def allocate_by_curves(
     limit = np.minimum(tree.limit_bps, capacity)
     ceiling = staged.most_of_all(tree, limit)
     use = np.zeros(len(leaves)) if use_bps is None else staged.checked(tree, use_bps, "use_bps")
-    claims = staged.whole_claims(tree, np.stack([use, curves.rate_bps[:, -1]]), limit)
+    turn = _turns(tree, leaf_class)
+    by_turn = staged.whole_claims(tree, _each_turn(np.stack([use, curves.rate_bps[:, -1]]), turn), limit)
+    n_turns = len(by_turn) // 2
+    # Present use a class after the other; curves have their classes in their levels.
+    claims = by_turn[[n_turns - 1, -1]]
     rows = np.empty((0, len(leaves))) if claims_bps is None else claims_bps
-    between = np.clip(staged.whole_claims(tree, rows, limit), claims[0], claims[1])
+    between = np.clip(staged.whole_claims(tree, _each_turn(rows, turn), limit), claims[0], claims[1])
 
     stages = np.empty((4, len(tree)), np.int64)
     stages[0] = tree.reserved_bps
     level = np.empty(len(tree))
     row_of = np.full(len(tree), -1, np.int32)
     row_of[leaves] = np.arange(len(leaves), dtype=np.int32)
-    moved = _by_class(tree, curves.level)
-    steps = (between[:0], between)
-    # What is shared by max-min first: present use, and the last of the rows asked for.
-    fair = [claims[0], *between[-1:]]
-    nothing = np.zeros(len(tree), np.int64)
-    for row, upper in enumerate(claims):
-        lower, asked = stages[row], steps[row]
-        if fair_part > 0 and row < len(fair):
-            budget = lower[0] + int(fair_part * (upper[0] - lower[0]))
-            fairly = np.empty(len(tree), np.int64)
-            staged.share_down(tree, lower, fair[row], nothing, fairly, by_class=True, budget_bps=budget)
-            lower = fairly
-            asked = np.maximum(asked, lower)
-        stages[row + 1, 0] = upper[0]
-        share_by_level(
-            tree.children, tree.first_child, tree.parent, tree.weight, tree.classes, tree.by_curve,
-            moved, curves.rate_bps, row_of, lower, upper, asked, stages[row + 1], level,
-        )  # fmt: skip
+    moved = _by_class(tree, curves.level, turn)
+    stages[1] = lower = _fairly(tree, stages[0], by_turn[:n_turns], FULL_BPS)
+    if fair_part > 0 and len(between):
+        budget = lower[0] + int(fair_part * (claims[1, 0] - lower[0]))
+        lower = _fairly(tree, lower, between[-n_turns:], budget)
+    stages[2, 0] = claims[1, 0]
+    share_by_level(
+        tree.children, tree.first_child, tree.parent, tree.weight, tree.classes, tree.by_curve,
+        moved, curves.rate_bps, row_of, lower, claims[1], np.maximum(between, lower), stages[2], level,
+    )  # fmt: skip
     reserve = staged.whole_reserve(tree, reserve_bps, capacity)
     # In proportion to what each was foreseen to want: beyond its curve a demand goes the further the
     # larger it is. Raising the poorest instead leaves up to two thirds more unserved.
     weight = tree.weight * np.maximum(stages[2], 1)
     held = staged.share_down(tree, stages[2], ceiling, reserve, stages[3], by_class=False, weight=weight)
+    median = between[n_turns - 1] if len(between) else None
     return CurveAllocation(
-        **vars(staged.explained(tree, stages, claims, ceiling, held, between[0] if len(between) else None)),
+        **vars(staged.explained(tree, stages, claims, ceiling, held, median)),
         level=level,
     )
 
 
-def _by_class(tree: PoolTree, level: Rates) -> Rates:
+def _turns(tree: PoolTree, leaf_class: Codes | None) -> Indices:
+    """Whose turn comes first, shape (n_leaves,): the classes that there are, numbered from 0."""
+    if leaf_class is None:
+        return np.zeros(len(tree.leaves), np.int32)
+    if leaf_class.shape != tree.leaves.shape:
+        raise ValueError(f"leaf_class must have shape {tree.leaves.shape}, got {leaf_class.shape}")
+    return np.unique(leaf_class, return_inverse=True)[1].astype(np.int32)
+
+
+def _each_turn(claims_bps: Rates, turn: Indices) -> Rates:
+    """Each row of claims once for every turn: those whose turn has come ask for it, the others as before."""
+    last = int(turn.max(initial=0))
+    if last == 0:
+        return claims_bps
+    rows, before = [], np.zeros(len(turn))
+    for claim in claims_bps:
+        rows += [np.where(turn <= t, claim, before) for t in range(last + 1)]
+        before = claim
+    return np.stack(rows) if rows else claims_bps
+
+
+def _fairly(tree: PoolTree, lower: Bits, rows: Bits, budget_bps: int) -> Bits:
+    """The rows of claims met by max-min one after the other, until the budget is used up."""
+    nothing = np.zeros(len(tree), np.int64)
+    for row in rows:
+        fairly = np.empty(len(tree), np.int64)
+        staged.share_down(tree, lower, row, nothing, fairly, by_class=True, budget_bps=budget_bps)
+        lower = fairly
+    return lower
+
+
+def _by_class(tree: PoolTree, level: Rates, turn: Indices) -> Rates:
     """The levels, moved so that a higher class has all its curve before a lower one begins."""
-    if not tree.classes.any() or level.size == 0:
+    if level.size == 0 or not (tree.classes.any() or turn.any()):
         return level
-    slot = _class_slots(tree.parent, tree.children, tree.first_child, tree.classes)
+    slot = _class_slots(tree.parent, tree.children, tree.first_child, tree.classes)[tree.leaves]
+    slot = slot + turn * (slot.max() + 1)
     lowest, highest = level[:, 0].min(), level[:, -1].max()
-    moved: Rates = (level - lowest) / (highest - lowest) + slot[tree.leaves, np.newaxis]
+    moved: Rates = (level - lowest) / (highest - lowest) + slot[:, np.newaxis]
     return moved
 
 

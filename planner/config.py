@@ -85,7 +85,17 @@ class Pool(Block):
     )
 
 
-class Region(Pool):
+class Shared(Pool):
+    """A pool that others share."""
+
+    sharing: Literal["max_min", "expected_loss"] | None = Field(
+        default=None,
+        description="how what is scarce is shared below: by weight, or so that all are equally likely to fall "
+        "short by their forecasts (weights divide that probability); absent: as the parent does",
+    )
+
+
+class Region(Shared):
     """Switches whose users share one capacity."""
 
     dpids: tuple[Dpid, ...] = Field(min_length=1, description="the region's switches")
@@ -104,7 +114,7 @@ class User(Pool):
     macs: tuple[Mac, ...] = Field(default=(), description="MAC addresses; they win over addresses")
 
 
-class Group(Pool):
+class Group(Shared):
     """A resource group that the operator made; it wins over discovered ones."""
 
     members: tuple[str, ...] = Field(min_length=1, description="user ids")
@@ -204,6 +214,13 @@ class Allocation(Block):
         default=60, description="earlier plans kept to go back to"
     )
     keep_every_s: NotNegative = Field(default=60.0, description="seconds from one kept plan to the next")
+    sharing: Literal["max_min", "expected_loss"] = Field(
+        default="expected_loss", description="how the root shares; see `regions.NAME.sharing`"
+    )
+    fair_part: Fraction = Field(
+        default=0.25,
+        description="share of the demand foreseen that is met by max-min before expected_loss begins",
+    )
     dead_band: Fraction = Field(default=0.05, description="a rise smaller than this share waits")
     burst_s: Positive = Field(default=0.25, description="a meter's burst, in seconds of its rate, at most")
     min_burst_kbit: Positive = Field(default=150.0, description="a burst is never smaller")
@@ -292,7 +309,7 @@ class Config(Block):
     regions: dict[str, Region] = Field(min_length=1)
     users: dict[str, User] = Field(default_factory=dict)
     groups: dict[str, Group] = Field(default_factory=dict)
-    group_defaults: Pool = Field(default=Pool(), description="for groups found from traffic")
+    group_defaults: Shared = Field(default=Shared(), description="for groups found from traffic")
     applications: dict[str, tuple[PortMatch, ...]] = Field(default_factory=dict)
     links: tuple[CableCapacity, ...] = Field(default=(), description="cables whose capacity is known")
     topology: Topology = Field(default=Topology())

@@ -1,4 +1,4 @@
-"""What one tick decides: claims from use and forecast, shared down the tree, held by the dead band."""
+"""What one tick decides: demand from use and forecast, shared down the tree, held by the dead band."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from allocation.allocate import Allocation, allocate
 from allocation.buffer import reserve_from_tail
 from allocation.dead_band import hold_tree
-from allocation.tree import PoolTree
+from allocation.expected_loss import ForecastAllocation, allocate_by_forecast
+from allocation.tree import PoolTree, Sharing
 from forecasting.forecast import Forecast
 from planner.config import Allocation as AllocationConfig
 from planner.config import Buffer
@@ -38,7 +38,7 @@ class Decision:
     forecast: Forecast
     p50_bps: F64
     p90_bps: F64
-    allocations: tuple[Allocation, Allocation]
+    allocations: tuple[ForecastAllocation, ForecastAllocation]
     #: After the dead band.
     grant_bps: I64
     #: shape (n_entries,)
@@ -61,19 +61,22 @@ def decide(
     ``asked`` says how far forecasts are asked for, in full if None.
     """
     n = len(s.path)
+    curve = forecast.peak_curve().astype(np.float64).reshape(2, n, -1)
     p50 = forecast.peak(0.5).astype(np.float64).reshape(2, n)
     p90 = forecast.peak(0.9).astype(np.float64).reshape(2, n)
-    high = forecast.peak(float(forecast.quantile[-1])).astype(np.float64).reshape(2, n)
     allocations = []
     grant = np.empty((2, n), np.int64)
     share = np.zeros(len(s.entries.pool), np.int64)
     for d, tree in enumerate(s.trees):
-        trusted = 1.0 if asked is None else asked.share[d]
-        claims = _claims(s, observed, trusted * p50[d], trusted * p90[d], d)
-        reserve = _reserve(settings.buffer, s, p50[d], high[d], d)
+        use = _use(s, observed, d)
+        demand = _demand(s, curve[d], use, asked, d)
+        reserve = _reserve(settings.buffer, s, p50[d], curve[d, :, -1], d)
         if asked is not None:
             reserve += asked.reserve_bps(s.parent, d)
-        allocation = allocate(tree, claims, reserve)
+        allocation = allocate_by_forecast(
+            tree, forecast.quantile, demand, use, reserve,
+            fair_part=settings.fair_part, leaf_class=s.priority[tree.leaves],
+        )  # fmt: skip
         allocations.append(allocation)
         # A pool that fills its grant gets every bit of a rise; the dead band is for those that would not notice.
         full = ~(observed.offered_bps[d] < _FULL * in_force_bps[d])
@@ -83,31 +86,24 @@ def decide(
     return Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share, asked)
 
 
-def _claims(s: Structure, observed: Observed, p50: F64, p90: F64, d: int) -> F64:
-    """What users ask for, by urgency: first what they use and likely will, then what they may."""
+def _use(s: Structure, observed: Observed, d: int) -> F64:
+    """What each leaf is known to use; pools without users want nothing."""
     leaves = s.trees[d].leaves
     # Where nothing was measured there is no use to protect; the forecast speaks alone.
-    use = np.nan_to_num(observed.offered_bps[d, leaves])
-    likely = np.maximum(p50[leaves], use)
-    possible = np.maximum(np.maximum(likely, p90[leaves]), _PROBE * use)
-    # Use is a row of its own: nobody is cut below it because another's forecast rose.
-    claims: F64 = np.stack([use, likely, possible]) * (s.level[leaves] == Level.USER)
-    return _by_class(claims, s.priority[leaves])
+    use: F64 = np.nan_to_num(observed.offered_bps[d, leaves]) * (s.level[leaves] == Level.USER)
+    return use
 
 
-def _by_class(claims: F64, priority: npt.NDArray[np.uint8]) -> F64:
-    """Each row of claims once for every priority class, the first class first.
-
-    Urgency comes before class: nobody's use is cut for a forecast, whatever its class.
-    """
-    classes = np.unique(priority)
-    if len(classes) <= 1:
-        return claims
-    rows, before = [], np.zeros(claims.shape[1])
-    for claim in claims:
-        rows += [np.where(priority <= last, claim, before) for last in classes]
-        before = claim
-    return np.stack(rows)
+def _demand(s: Structure, curve: F64, use: F64, asked: Asked | None, d: int) -> F64:
+    """Each leaf's demand as quantiles, shape (n_leaves, K): its forecast as far as it is asked for."""
+    leaves = s.trees[d].leaves
+    demand: F64 = curve[leaves] * (s.level[leaves] == Level.USER)[:, np.newaxis]
+    if asked is not None:
+        demand *= asked.share[d, leaves, np.newaxis]
+        # Of a doubtful forecast a part is asked for, or none while it waits at the parent: use still is.
+        np.maximum(demand, use[:, np.newaxis] * (asked.share[d, leaves, np.newaxis] < 1), out=demand)
+    demand[:, -1] = np.maximum(demand[:, -1], _PROBE * use)
+    return demand
 
 
 def _reserve(buffer: Buffer, s: Structure, p50: F64, high: F64, d: int) -> F64:
@@ -121,5 +117,9 @@ def _reserve(buffer: Buffer, s: Structure, p50: F64, high: F64, d: int) -> F64:
 
 def compile_ahead() -> None:
     """Have compiled code ready before the first tick, which should not wait for a compiler."""
-    tree = PoolTree(("a", "a/b"), np.array([-1, 0]), np.zeros(2), np.full(2, 1e6), np.ones(2))
-    hold_tree(tree, np.zeros(2), allocate(tree, np.zeros((1, 1))).grant_bps, 0.1)
+    tree = PoolTree(
+        ("a", "a/b"), np.array([-1, 0]), np.zeros(2), np.full(2, 1e6), np.ones(2),
+        sharing=np.full(2, Sharing.EXPECTED_LOSS, np.uint8),
+    )  # fmt: skip
+    made = allocate_by_forecast(tree, np.array([0.1, 0.5, 0.9]), np.array([[1.0, 2.0, 3.0]]), fair_part=0.25)
+    hold_tree(tree, np.zeros(2), made.grant_bps, 0.1)

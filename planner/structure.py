@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from allocation.tree import PoolTree
+from allocation.tree import PoolTree, Sharing
 from planner.config import Config
 from planner.config_fields import UNGROUPED
 from planner.meter_ids import SHARED, MeterIds
@@ -234,9 +234,25 @@ def _promises(rows: _Rows, config: Config, policies: Policies) -> _Promises:
         inherited = priority[above] if above >= 0 else NORMAL_PRIORITY
         priority.append(inherited if policy.priority is None else policy.priority)
     path, parent = tuple(rows.path), np.array(rows.parent, np.int32)
-    up, down = (PoolTree(path, parent, guarantee[d], ceiling[d], weight) for d in range(2))
     classes = np.array(priority, np.uint8)
+    sharing = _sharing(rows, config)
+    up, down = (PoolTree(path, parent, guarantee[d], ceiling[d], weight, sharing=sharing) for d in range(2))
     return _Promises(guarantee, ceiling, weight, classes, (up, down), tuple(problems))
+
+
+def _sharing(rows: _Rows, config: Config) -> npt.NDArray[np.uint8]:
+    """How each pool shares among those below it; what says nothing shares as its parent does."""
+    codes: list[Sharing] = []
+    for level, above, path in zip(rows.level, rows.parent, rows.path, strict=True):
+        own = None
+        if level == Level.GLOBAL:
+            own = config.allocation.sharing
+        elif level == Level.REGION:
+            own = config.regions[path.rpartition("/")[2]].sharing
+        elif level == Level.GROUP:
+            own = config.groups.get(path.rpartition("/")[2], config.group_defaults).sharing
+        codes.append(codes[above] if own is None else Sharing[own.upper()])
+    return np.array(codes, np.uint8)
 
 
 def _policies_of(rows: _Rows, config: Config, policies: Policies) -> list[PoolPolicy]:

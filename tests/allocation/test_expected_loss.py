@@ -317,3 +317,52 @@ def test_curves_must_rise(level, rate, message):
     """Levels rise strictly, rates do not fall."""
     with pytest.raises(ValueError, match=message):
         Curves(np.array(level, float), np.array(rate, float))
+
+
+TWO_GROUPS = tree_of(
+    ("net", 0, 100, 1),
+    ("net/a", 0, INF, 1),
+    ("net/b", 0, INF, 1),
+    ("net/a/x", 0, INF, 1),
+    ("net/a/y", 0, INF, 1),
+    ("net/b/z", 0, INF, 1),
+)
+
+
+@pytest.mark.parametrize("sharing", list(Sharing))
+def test_class_of_a_leaf_counts_wherever_it_stands(sharing):
+    """Use of all classes comes before any forecast, and forecasts of the first class before others'."""
+    tree = by_forecast(TWO_GROUPS, sharing)
+    demand = np.repeat([[40.0], [40.0], [40.0]], len(QUANTILE), axis=1)
+    use = np.array([10.0, 10.0, 10.0])
+    first = np.array([4, 0, 4], np.uint8)
+    grants = allocate_by_forecast(tree, QUANTILE, demand, use, leaf_class=first).grant_bps[tree.leaves]
+    assert grants[1] == 40
+    assert grants.sum() == 100
+    assert min(grants) >= 10
+    scarce = allocate_by_forecast(
+        tree, QUANTILE, 10 * demand, 6 * use, leaf_class=first, fair_part=0.25
+    ).grant_bps[tree.leaves]
+    # The group of x has more than its share already.
+    assert scarce.tolist() == [0, 60, 40]
+
+
+def test_classes_of_leaves_that_are_all_the_same_change_nothing():
+    """A number by itself is no rank."""
+    rng = np.random.default_rng(5)
+    tree = by_forecast(random_tree(rng)[0])
+    demand = forecasts(rng, tree)
+    alike = np.full(len(tree.leaves), 4, np.uint8)
+    plain = allocate_by_forecast(tree, QUANTILE, demand, fair_part=0.25)
+    same = allocate_by_forecast(tree, QUANTILE, demand, fair_part=0.25, leaf_class=alike)
+    assert np.array_equal(plain.stages_bps, same.stages_bps)
+    with pytest.raises(ValueError, match="leaf_class must have shape"):
+        allocate_by_forecast(tree, QUANTILE, demand, leaf_class=alike[1:])
+
+
+def test_use_that_does_not_fit_is_cut_by_weight_and_not_by_forecast():
+    """Whose forecast is large does not matter while present use is unmet."""
+    tree = by_forecast(tree_of(("net", 0, 90, 1), ("net/a", 0, INF, 1), ("net/b", 0, INF, 2)))
+    demand = np.array([[500.0, 600, 700, 800, 900], [100, 100, 100, 100, 100]])
+    got = allocate_by_forecast(tree, QUANTILE, demand, np.array([80.0, 80.0]))
+    assert got.grant_bps[tree.leaves].tolist() == [30, 60]

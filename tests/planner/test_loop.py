@@ -246,7 +246,7 @@ def deep(name: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["loop.build", "decision.allocate", "decision.hold_tree", "decision.switch_shares", "loop.meter_tables"],
+    ["loop.build", "decision.allocate_by_forecast", "decision.hold_tree", "decision.switch_shares", "loop.meter_tables"],
 )
 def test_what_a_step_calls_may_fail(running: Running, monkeypatch: pytest.MonkeyPatch, name: str):
     """The pure parts may raise: the last plan stands until they are well, also while the network changes."""

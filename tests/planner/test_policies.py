@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from planner.config import Config
 from planner.config_faults import ConfigError
-from planner.decision import _by_class
 from planner.memory import Memory
 from planner.meter_ids import MeterIds
 from planner.policies import (
@@ -272,13 +271,6 @@ def test_priority_is_inherited_until_somebody_has_one():
     s = structure_of(policies.config, groups={"studio": {"anna", "ben"}}, policies=policies)
     by_user = {path.rpartition("/")[2]: int(p) for path, p in zip(s.path, s.priority, strict=True)}
     assert (by_user["anna"], by_user["ben"], by_user["carla"]) == (1, 0, 4)
-
-
-def test_classes_come_in_order_within_one_urgency():
-    """Use of all classes is met before anybody's forecast."""
-    claims = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert _by_class(claims, np.array([4, 4], np.uint8)) is claims
-    assert _by_class(claims, np.array([4, 0], np.uint8)).tolist() == [[0, 2], [1, 2], [1, 4], [3, 4]]
 
 
 def test_critical_user_is_served_first_when_use_does_not_fit(tmp_path: Path):

@@ -54,6 +54,21 @@ def test_group_across_regions_promises_each_its_part():
     assert s.weight[[east, west]].tolist() == [1, 2]
 
 
+def test_sharing_is_the_parents_unless_somebody_says_otherwise():
+    """The network's, then a region's, then a group's; groups found take the group defaults'."""
+    s = structure_of(
+        small(
+            allocation={"sharing": "max_min"},
+            groups={"studio": {"members": ["anna"], "sharing": "expected_loss"}},
+        ),
+        groups={"studio": {"anna"}, "found": {"ben"}},
+    )
+    by_name = {path.rpartition("/")[2]: code for path, code in zip(s.path, s.trees[0].by_curve, strict=True)}
+    assert by_name["studio"]
+    assert not by_name["global"]
+    assert not by_name["found"]
+
+
 def test_absent_users_are_in_no_pool():
     """A user whose host is not on the network has no pool, no meter and no binding."""
     config = small()
