@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-GroupKind = Literal["discovered", "operator"]
-GroupState = Literal["forming", "active", "dissolving"]
+from topology.churn import ChurnWindow
+from topology.group_log import GroupLog
+from topology.wishes import GroupState, Wishes
 
 _VERSION: Final = 1
-
-
-@dataclass(frozen=True)
-class ResourceGroup:
-    """Endpoints that share one pool. ``since`` is when ``state`` began, ``reason`` why."""
-
-    id: str
-    members: frozenset[str]
-    kind: GroupKind
-    state: GroupState
-    since: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +27,9 @@ class Trace:
     missed: int = 0
     #: It has been active before.
     settled: bool = False
+    #: The group that most of its members came from, and the one that most of its core was found in since.
+    origin: str = ""
+    into: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +43,22 @@ class Doubt:
 
 @dataclass
 class Memory:
-    """The tracker's state: discovered groups by age, who is where, and the operators' groups."""
+    """The tracker's state: discovered groups by age, who is where, what operators want, and what was."""
 
     next_number: int = 1
     traces: dict[str, Trace] = field(default_factory=dict)
     group_of: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, Doubt] = field(default_factory=dict)
-    operator: dict[str, ResourceGroup] = field(default_factory=dict)
+    wishes: Wishes = field(default_factory=Wishes)
+    churn: ChurnWindow = field(default_factory=ChurnWindow)
+    log: GroupLog = field(default_factory=GroupLog)
+
+    def members(self) -> dict[str, set[str]]:
+        """Who is in each discovered group."""
+        members: dict[str, set[str]] = {}
+        for member, group_id in self.group_of.items():
+            members.setdefault(group_id, set()).add(member)
+        return members
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON-able values."""
@@ -74,6 +75,8 @@ class Memory:
                     "found": trace.found,
                     "missed": trace.missed,
                     "settled": trace.settled,
+                    "origin": trace.origin,
+                    "into": trace.into,
                 }
                 for group_id, trace in self.traces.items()
             ],
@@ -82,15 +85,9 @@ class Memory:
                 member: [doubt.target, doubt.since, doubt.times]
                 for member, doubt in sorted(self.doubts.items())
             },
-            "operator": [
-                {
-                    "id": group.id,
-                    "members": sorted(group.members),
-                    "since": group.since,
-                    "reason": group.reason,
-                }
-                for group in self.operator.values()
-            ],
+            **self.wishes.to_dict(),
+            "churn": self.churn.to_list(),
+            "log": self.log.to_list(),
         }
 
     @classmethod
@@ -112,11 +109,14 @@ class Memory:
                     str(member): Doubt(str(target), float(since), int(times))
                     for member, (target, since, times) in raw["doubts"].items()
                 },
-                {str(item["id"]): _operator_group(item) for item in raw["operator"]},
+                Wishes.from_dict(raw),
+                # A state of before these were kept has none.
+                ChurnWindow.from_list(raw.get("churn", ())),
+                GroupLog.from_list(raw.get("log", (0, ()))),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"groups state is malformed: {error!r}") from None
-        strangers = set(memory.group_of.values()) - memory.traces.keys()
+        strangers = {*memory.group_of.values(), *memory.wishes.pins.values()} - memory.traces.keys()
         if strangers:
             raise ValueError(f"groups state is malformed: members of unknown groups {sorted(strangers)}")
         return memory
@@ -133,9 +133,6 @@ def _trace(item: Mapping[str, Any]) -> Trace:
         int(item["found"]),
         int(item["missed"]),
         bool(item["settled"]),
+        str(item.get("origin", "")),
+        str(item.get("into", "")),
     )
-
-
-def _operator_group(item: Mapping[str, Any]) -> ResourceGroup:
-    members, since = frozenset(item["members"]), float(item["since"])
-    return ResourceGroup(str(item["id"]), members, "operator", "active", since, str(item["reason"]))

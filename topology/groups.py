@@ -8,62 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any
 
-from topology.group_memory import Doubt, Memory, ResourceGroup, Trace
-from topology.matching import match_by_overlap
+from topology.group_log import GroupEvent, LoggedEvent
+from topology.group_memory import Memory
+from topology.group_rules import GroupRules
+from topology.lifecycle import DISCOVERED_PREFIX, follow
+from topology.moves import churn_left, drop_finished, move_members, take_out
+from topology.wishes import Pair, ResourceGroup, check_members
 
 __all__ = ["DISCOVERED_PREFIX", "GroupEvent", "GroupRules", "GroupTracker", "ResourceGroup"]
-
-EventKind = Literal["forming", "active", "dissolving", "dissolved", "joined", "left", "pinned", "unpinned"]
-
-#: Discovered groups are named with this, so an operator's may not be.
-DISCOVERED_PREFIX: Final = "auto-"
-
-
-@dataclass(frozen=True)
-class GroupRules:
-    """How much evidence a change needs. Counts are of updates in a row."""
-
-    #: A member changes group after so many updates, or when the evidence has lasted this long.
-    switch_after: int = 3
-    switch_after_s: float = 120.0
-    #: A new group is "forming" until it was found so many times.
-    active_after: int = 3
-    #: A group that is not found any more is "dissolving", and gone after so many updates.
-    dissolve_after: int = 6
-    #: Least overlap with which a community continues a group.
-    min_jaccard: float = 0.25
-    min_size: int = 2
-
-    def __post_init__(self) -> None:
-        for name, least in (("switch_after", 1), ("active_after", 1), ("dissolve_after", 1), ("min_size", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        if not (0 < self.min_jaccard <= 1 and self.switch_after_s > 0):
-            raise ValueError(f"min_jaccard must be in (0, 1] and switch_after_s > 0, got {self}")
-
-
-@dataclass(frozen=True)
-class GroupEvent:
-    """Something that happened to a group; ``members`` are those it concerns."""
-
-    time: float
-    kind: EventKind
-    group_id: str
-    members: frozenset[str]
-    reason: str
 
 
 class GroupTracker:
     """The groups, from one re-clustering to the next.
 
-    An endpoint is in at most one group. Operators' groups come first: their
-    members are in no discovered group. A newcomer joins the group it is found in at once;
-    a member leaves, for another group or for none, only after ``switch_after`` updates or
-    ``switch_after_s`` that all agree. A discovered group with fewer than
-    ``min_size`` members is remembered but not shown.
+    An endpoint is in at most one group. What operators want comes first, see ``topology.wishes``. A newcomer
+    joins the group it is found in at once; a member leaves, for another group or for none, only after
+    ``switch_after`` updates or ``switch_after_s`` that all agree, and only within the
+    churn budget. A discovered group with fewer than ``min_size`` members is remembered but
+    not shown, unless an operator pinned a user to it.
     """
 
     def __init__(self, rules: GroupRules | None = None) -> None:
@@ -72,15 +36,16 @@ class GroupTracker:
 
     def groups(self) -> tuple[ResourceGroup, ...]:
         """The operators' groups by id, then the discovered ones, oldest first."""
-        members = self._members()
+        members, wishes = self._memory.members(), self._memory.wishes
+        pinned_to = set(wishes.pins.values())
         discovered = (
             ResourceGroup(
                 group_id, frozenset(members[group_id]), "discovered", trace.state, trace.since, trace.reason
             )
             for group_id, trace in self._memory.traces.items()
-            if len(members.get(group_id, ())) >= self._rules.min_size
+            if len(members.get(group_id, ())) >= self._rules.min_size or group_id in pinned_to
         )
-        return (*(self._memory.operator[group_id] for group_id in sorted(self._memory.operator)), *discovered)
+        return (*(wishes.groups[group_id] for group_id in sorted(wishes.groups)), *discovered)
 
     def update(
         self, partition: Iterable[frozenset[str]], now: float
@@ -95,20 +60,38 @@ class GroupTracker:
         ------
         ValueError : if two communities share an endpoint; nothing is changed then.
         """
-        pinned = self._pinned()
-        free = (frozenset(community) - pinned for community in partition)
-        communities = [community for community in free if len(community) >= self._rules.min_size]
-        counted = Counter(member for community in communities for member in community)
-        if len(counted) < sum(map(len, communities)):
+        memory, wishes = self._memory, self._memory.wishes
+        taken = wishes.members
+        free = [frozenset(community) - taken for community in partition]
+        counted = Counter(member for community in free for member in community)
+        if len(counted) < sum(map(len, free)):
             twice = min(member for member, times in counted.items() if times > 1)
             raise ValueError(f"communities must be disjoint, {twice} is in several")
+        parted = (wishes.parted(community, memory.group_of) for community in free)
+        communities = [community for community in parted if len(community) >= self._rules.min_size]
         # The same partition in another order must give the same ids.
         communities.sort(key=min)
         events: list[GroupEvent] = []
-        target = self._follow(communities, now, events)
-        self._move_members(target, now, events)
-        self._drop_finished(target, now, events)
+        target = follow(memory, self._rules, communities, now, events) | wishes.pins
+        move_members(memory, self._rules, target, now, events)
+        drop_finished(memory, self._rules, target, now, events)
+        memory.log.add(events)
         return self.groups(), tuple(events)
+
+    def churn_left(self, now: float) -> int:
+        """How many memberships discovery may still change in the hour that ends now."""
+        return churn_left(self._memory, self._rules, now)
+
+    @property
+    def waiting(self) -> int:
+        """How many members the evidence finds elsewhere, too briefly so far or beyond the budget."""
+        return len(self._memory.doubts)
+
+    def log(self, group_id: str | None = None, since: int = 0) -> tuple[LoggedEvent, ...]:
+        """What happened to a group, or to all, after the event with this id; oldest first."""
+        return self._memory.log.of(group_id, since)
+
+    # What operators want.
 
     def pin(
         self, group_id: str, members: Iterable[str], now: float, reason: str = "set by an operator"
@@ -120,34 +103,117 @@ class GroupTracker:
         ValueError : if the id is empty or of the kind discovered groups have, or a
             member is in another operators' group; nothing is changed then.
         """
-        wanted = frozenset(members)
+        wanted, wishes = frozenset(members), self._memory.wishes
         if not group_id or group_id.startswith(DISCOVERED_PREFIX):
             raise ValueError(
                 f"group id must not be empty or start with {DISCOVERED_PREFIX!r}, got {group_id!r}"
             )
-        for other in self._memory.operator.values():
-            shared = other.members & wanted
-            if other.id != group_id and shared:
-                raise ValueError(
-                    f"groups.{group_id}.members must not hold {min(shared)}, it is in {other.id}"
-                )
-        self._memory.operator[group_id] = ResourceGroup(group_id, wanted, "operator", "active", now, reason)
-        left = self._take_out(wanted, now, f"pinned to {group_id}")
-        return (*left, GroupEvent(now, "pinned", group_id, wanted, reason))
+        check_members(wishes.groups.values(), group_id, wanted)
+        wishes.groups[group_id] = ResourceGroup(group_id, wanted, "operator", "active", now, reason)
+        for member in wanted & wishes.pins.keys():
+            del wishes.pins[member]
+        left = take_out(self._memory, wanted, now, f"pinned to {group_id}")
+        return self._note(*left, GroupEvent(now, "pinned", group_id, wanted, reason))
 
     def unpin(
         self, group_id: str, now: float, reason: str = "removed by an operator"
     ) -> tuple[GroupEvent, ...]:
         """Delete an operators' group; its members may be discovered again. Unknown ids change nothing."""
-        group = self._memory.operator.pop(group_id, None)
-        return () if group is None else (GroupEvent(now, "unpinned", group_id, group.members, reason),)
+        group = self._memory.wishes.groups.pop(group_id, None)
+        if group is None:
+            return ()
+        return self._note(GroupEvent(now, "unpinned", group_id, group.members, reason))
+
+    @property
+    def member_pins(self) -> Mapping[str, str]:
+        """The discovered group that each pinned user is to be in."""
+        return self._memory.wishes.pins
+
+    def pin_member(self, group_id: str, user: str, now: float) -> tuple[GroupEvent, ...]:
+        """Put a user into a discovered group, whatever is found of it; the group stays for as long.
+
+        Raises
+        ------
+        ValueError : if there is no such discovered group, the user is in an operators' group, or
+            somebody pinned there must not meet it; nothing is changed then.
+        """
+        memory, wishes = self._memory, self._memory.wishes
+        if group_id not in memory.traces:
+            raise ValueError(f"groups.{group_id} must be a discovered group, to pin {user} to it")
+        own = next((group.id for group in wishes.groups.values() if user in group.members), None)
+        if own is not None:
+            raise ValueError(f"{user} must be in no operators' group to be pinned, it is in {own}")
+        rivals = sorted(other for other in wishes.apart(user) if wishes.pins.get(other) == group_id)
+        if rivals:
+            raise ValueError(
+                f"{user} must not be pinned to {group_id}: {rivals[0]} is, and the pair is forbidden"
+            )
+        wishes.pins[user] = group_id
+        if memory.group_of.get(user) == group_id:
+            events = []
+        else:
+            events = take_out(memory, frozenset({user}), now, f"pinned to {group_id}")
+        guests = wishes.apart(user) & self._memory.members().get(group_id, set())
+        events += take_out(memory, guests, now, f"must not meet {user}, which is pinned there")
+        memory.group_of[user] = group_id
+        memory.doubts.pop(user, None)
+        return self._note(
+            *events,
+            GroupEvent(now, "member-pinned", group_id, frozenset({user}), "set by an operator"),
+        )
+
+    def unpin_member(self, group_id: str, user: str, now: float) -> tuple[GroupEvent, ...]:
+        """Leave it to discovery again where the user is. Changes nothing unless it is pinned there."""
+        if self._memory.wishes.pins.get(user) != group_id:
+            return ()
+        del self._memory.wishes.pins[user]
+        event = GroupEvent(now, "member-unpinned", group_id, frozenset({user}), "set by an operator")
+        return self._note(event)
+
+    @property
+    def forbidden_pairs(self) -> tuple[Pair, ...]:
+        """Users that must not be in one discovered group, pair by pair."""
+        return self._memory.wishes.forbidden
+
+    def forbid(self, one: str, other: str, now: float) -> tuple[GroupEvent, ...]:
+        """Keep two users out of a common discovered group, from now on.
+
+        Where they are in one, the one that is not pinned there leaves, else the last by name.
+
+        Raises
+        ------
+        ValueError : if they are one user, or both are pinned to one group; nothing is changed then.
+        """
+        memory, wishes = self._memory, self._memory.wishes
+        wishes.forbid(one, other)
+        left: list[GroupEvent] = []
+        home = memory.group_of.get(one)
+        if home is not None and home == memory.group_of.get(other):
+            stays = min((one, other), key=lambda user: (user not in wishes.pins, user))
+            goes = other if stays == one else one
+            left = take_out(memory, frozenset({goes}), now, f"must not meet {stays}")
+        reason = "set by an operator"
+        return self._note(*left, GroupEvent(now, "forbidden", "", frozenset({one, other}), reason))
+
+    def allow(self, one: str, other: str, now: float) -> tuple[GroupEvent, ...]:
+        """Let two users meet again. Changes nothing for a pair that was not forbidden."""
+        if not self._memory.wishes.allow(one, other):
+            return ()
+        return self._note(GroupEvent(now, "allowed", "", frozenset({one, other}), "set by an operator"))
 
     def forget(self, endpoints: Iterable[str], now: float) -> tuple[GroupEvent, ...]:
         """Take endpoints that are gone for good out of discovered groups, without waiting.
 
-        Operators' groups keep them: they are wishes, not findings.
+        Operators' groups and pins keep them: they are wishes, not findings.
         """
-        return self._take_out(frozenset(endpoints), now, "endpoint removed")
+        gone = frozenset(endpoints) - self._memory.wishes.pins.keys()
+        return self._note(*take_out(self._memory, gone, now, "endpoint removed"))
+
+    def _note(self, *events: GroupEvent) -> tuple[GroupEvent, ...]:
+        self._memory.log.add(events)
+        return events
+
+    # Restarts.
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after a restart, as JSON-able values."""
@@ -164,134 +230,3 @@ class GroupTracker:
         tracker = cls(rules)
         tracker._memory = Memory.from_dict(state)
         return tracker
-
-    def _follow(
-        self, communities: list[frozenset[str]], now: float, events: list[GroupEvent]
-    ) -> dict[str, str]:
-        """Give each community its group, old or new; where each endpoint is found now."""
-        members = self._members()
-        # By its core a group follows a drift at once; by its members it survives one odd result.
-        shapes = [
-            (group_id, shape)
-            for group_id, trace in self._memory.traces.items()
-            for shape in (trace.core, frozenset(members.get(group_id, ())))
-        ]
-        matched = match_by_overlap(shapes, communities, self._rules.min_jaccard)
-        target: dict[str, str] = {}
-        for index, community in enumerate(communities):
-            group_id = matched.get(index)
-            if group_id is None:
-                group_id = f"{DISCOVERED_PREFIX}{self._memory.next_number}"
-                self._memory.next_number += 1
-                reason = self._origin(community)
-                self._memory.traces[group_id] = Trace("forming", now, reason, community)
-                events.append(GroupEvent(now, "forming", group_id, community, reason))
-            self._found(group_id, community, now, events)
-            target.update(dict.fromkeys(community, group_id))
-        found = set(target.values())
-        for group_id in list(self._memory.traces):
-            if group_id not in found:
-                self._missed(group_id, target, now, events)
-        return target
-
-    def _origin(self, community: frozenset[str]) -> str:
-        """Why there is a new group: whose members it takes."""
-        came_from = Counter(
-            self._memory.group_of[member] for member in community if member in self._memory.group_of
-        )
-        if not came_from:
-            return "endpoints that talk to one another"
-        largest, shared = min(came_from.items(), key=lambda item: (-item[1], item[0]))
-        return f"split from {largest} with {shared} of {len(community)} members"
-
-    def _found(self, group_id: str, community: frozenset[str], now: float, events: list[GroupEvent]) -> None:
-        trace = self._memory.traces[group_id]
-        found = trace.found + 1 if trace.missed == 0 else 1
-        trace = replace(trace, core=community, found=found, missed=0)
-        if trace.state != "active" and (trace.settled or found >= self._rules.active_after):
-            reason = "found again" if trace.settled else f"found {found} times in a row"
-            trace = replace(trace, state="active", since=now, reason=reason, settled=True)
-            events.append(GroupEvent(now, "active", group_id, community, reason))
-        elif trace.state == "dissolving":
-            trace = replace(trace, state="forming", since=now, reason="found again")
-            events.append(GroupEvent(now, "forming", group_id, community, trace.reason))
-        self._memory.traces[group_id] = trace
-
-    def _missed(self, group_id: str, target: Mapping[str, str], now: float, events: list[GroupEvent]) -> None:
-        trace = self._memory.traces[group_id]
-        trace = replace(trace, missed=trace.missed + 1)
-        if trace.state != "dissolving":
-            went_to = Counter(target[member] for member in trace.core if member in target)
-            into = min(went_to.items(), key=lambda item: (-item[1], item[0])) if went_to else None
-            reason = (
-                "not found" if into is None else f"{into[1]} of {len(trace.core)} members found in {into[0]}"
-            )
-            trace = replace(trace, state="dissolving", since=now, reason=reason)
-            events.append(GroupEvent(now, "dissolving", group_id, trace.core, reason))
-        self._memory.traces[group_id] = trace
-
-    def _move_members(self, target: Mapping[str, str], now: float, events: list[GroupEvent]) -> None:
-        left: dict[tuple[str, str], set[str]] = {}
-        joined: dict[tuple[str, str], set[str]] = {}
-        for member in sorted(target.keys() | self._memory.group_of.keys()):
-            here, there = self._memory.group_of.get(member, ""), target.get(member, "")
-            if here == there:
-                self._memory.doubts.pop(member, None)
-            elif here == "" or self._is_convinced(member, there, now):
-                self._memory.doubts.pop(member, None)
-                if here:
-                    left.setdefault((here, there), set()).add(member)
-                if there:
-                    joined.setdefault((there, here), set()).add(member)
-                    self._memory.group_of[member] = there
-                else:
-                    del self._memory.group_of[member]
-        for (group_id, to), members in left.items():
-            reason = f"found in {to}" if to else "found in no group"
-            events.append(GroupEvent(now, "left", group_id, frozenset(members), reason))
-        for (group_id, origin), members in joined.items():
-            reason = f"from {origin}" if origin else "was in no group"
-            events.append(GroupEvent(now, "joined", group_id, frozenset(members), reason))
-
-    def _is_convinced(self, member: str, there: str, now: float) -> bool:
-        doubt = self._memory.doubts.get(member)
-        if doubt is None or doubt.target != there:
-            doubt = Doubt(there, now, 0)
-        doubt = replace(doubt, times=doubt.times + 1)
-        self._memory.doubts[member] = doubt
-        rules = self._rules
-        return doubt.times >= rules.switch_after or now - doubt.since >= rules.switch_after_s
-
-    def _drop_finished(self, target: Mapping[str, str], now: float, events: list[GroupEvent]) -> None:
-        filled = set(self._memory.group_of.values()) | set(target.values())
-        for group_id, trace in list(self._memory.traces.items()):
-            if trace.missed < self._rules.dissolve_after and group_id in filled:
-                continue
-            del self._memory.traces[group_id]
-            rest = frozenset(member for member, at in self._memory.group_of.items() if at == group_id)
-            for member in rest:
-                del self._memory.group_of[member]
-                self._memory.doubts.pop(member, None)
-            reason = "no members left" if not rest else f"not found {trace.missed} times in a row"
-            events.append(GroupEvent(now, "dissolved", group_id, rest, reason))
-
-    def _take_out(self, members: frozenset[str], now: float, reason: str) -> tuple[GroupEvent, ...]:
-        left: dict[str, set[str]] = {}
-        for member in sorted(members & self._memory.group_of.keys()):
-            left.setdefault(self._memory.group_of.pop(member), set()).add(member)
-            self._memory.doubts.pop(member, None)
-        for group_id, trace in self._memory.traces.items():
-            if trace.core & members:
-                self._memory.traces[group_id] = replace(trace, core=trace.core - members)
-        return tuple(
-            GroupEvent(now, "left", group_id, frozenset(out), reason) for group_id, out in left.items()
-        )
-
-    def _pinned(self) -> frozenset[str]:
-        return frozenset().union(*(group.members for group in self._memory.operator.values()))
-
-    def _members(self) -> dict[str, set[str]]:
-        members: dict[str, set[str]] = {}
-        for member, group_id in self._memory.group_of.items():
-            members.setdefault(group_id, set()).add(member)
-        return members
