@@ -228,23 +228,24 @@ def lost_packets(
     net: Net, source: str, target: str, rate_mbps: float, during: Callable[[], None]
 ) -> tuple[int, int]:
     """UDP packets sent at a rate while something happens, and how many of them did not arrive."""
-    with _serving(net, target) as server:
-        before = [packets(net, host) for host in (source, target)]
+    with _serving(net, target):
+        before = [_datagrams(net, host) for host in (source, target)]
         options = ["-u", "-b", f"{rate_mbps}M", "-l", "1400", "-t", "600"]
         with _client(net, int(source[1:]), target, options):
             time.sleep(1)
             during()
-        del server
         time.sleep(0.3)
-        after = [packets(net, host) for host in (source, target)]
-    sent, arrived = after[0][0] - before[0][0], after[1][1] - before[1][1]
+        after = [_datagrams(net, host) for host in (source, target)]
+    sent = after[0]["OutDatagrams"] - before[0]["OutDatagrams"]
+    arrived = sum(after[1][name] - before[1][name] for name in ("InDatagrams", "InErrors", "NoPorts"))
     return sent, sent - arrived
 
 
-def packets(net: Net, host: str) -> tuple[int, int]:
-    """Packets that a host's interface sent and received."""
-    counters = _interface(net, host)
-    return counters[9], counters[1]
+def _datagrams(net: Net, host: str) -> dict[str, int]:
+    """What a host's UDP counted."""
+    table = Path(f"/proc/{net.host_pid(host)}/net/snmp").read_text().splitlines()
+    names, values = (line.split()[1:] for line in table if line.startswith("Udp:"))
+    return dict(zip(names, map(int, values), strict=True))
 
 
 def _counters(net: Net, pair: int) -> tuple[int, int]:
