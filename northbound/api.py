@@ -17,6 +17,7 @@ from northbound import answers, problems, views
 from northbound.alarms_api import alarms_router
 from northbound.archetypes_api import archetypes_router
 from northbound.bodies import GroupBandwidth, GroupCreation
+from northbound.demand_api import demand_router
 from northbound.encoded import EncodedAnswers
 from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
@@ -67,6 +68,7 @@ def create_app(
     app.include_router(_questions(operations, stale_after_s, now))
     app.include_router(_writes(operations))
     app.include_router(forecasts_router(operations, now))
+    app.include_router(demand_router(operations))
     app.include_router(models_router(operations, _BEARER))
     app.include_router(policies_router(operations, _BEARER))
     app.include_router(archetypes_router(operations, _BEARER))

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption, get, show, stop
-from northbound.tables import MISSING, mbps, moment, shown, span
+from northbound.tables import MISSING, mbps, moment, named, shown, span
 
 
 def forecast(
@@ -28,6 +28,9 @@ def forecast(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it into this file (.png, .svg or .pdf).")
     ] = None,
+    application: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Only this application class, of a user.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """One pool's demand ahead by quantile, and what was forecast before against what came.
@@ -35,11 +38,13 @@ def forecast(
     Without a pool: coverage by level and horizon, who forecasts what, and the score against persistence.
     """
     if pool is None:
-        if plot is not None:
-            stop(MISUSED, "tidegate: --plot needs a POOL")
+        for given, option in ((plot, "--plot"), (application, "--application")):
+            if given is not None:
+                stop(MISUSED, f"tidegate: {option} needs a POOL")
         show(get(url, config, "/forecasts"), as_json, _quality)
         return
-    answer = get(url, config, f"/forecasts/{quote(pool)}", {"history_s": history_s})
+    query = {"history_s": history_s} | ({"application": application} if application is not None else {})
+    answer = get(url, config, f"/forecasts/{quote(pool)}", query)
     if plot is not None:
         # Here and not above: half a second that no other command has a use for.
         from northbound.forecast_plot import save
@@ -52,7 +57,7 @@ def forecast(
 
 
 def _parts(answer: dict[str, Any], plot: Path | None) -> Iterator[RenderableType]:
-    yield f"{answer['path']}, forecast of {moment(answer['time'])}"
+    yield f"{named(answer)}, forecast of {moment(answer['time'])}"
     table = Table(title="Mbit/s of frames", title_justify="left")
     for name in ("dir", "ahead", "forecast by"):
         table.add_column(name)
@@ -63,11 +68,31 @@ def _parts(answer: dict[str, Any], plot: Path | None) -> Iterator[RenderableType
         for horizon_s, rates in zip(answer["horizon_s"], one["demand_bps"], strict=True):
             table.add_row(direction, span(horizon_s), shown(one["rung"]), *map(mbps, rates))
     yield table
+    if answer["applications"]:
+        yield _applications(answer)
     for direction in ("up", "down"):
         for horizon in ("shortest", "longest"):
             yield _record(answer["issued"], direction, horizon)
     if plot is not None:
         yield f"plot: {plot}"
+
+
+def _applications(answer: dict[str, Any]) -> Table:
+    """Which class wants how much: at the shortest and the longest horizon, points and one high quantile."""
+    high = f"p{answer['quantile'][-1] * 100:g}"
+    table = Table(title="By application: points that add up, and a high quantile", title_justify="left")
+    for name in ("application", "dir", "forecast by"):
+        table.add_column(name)
+    ends = (0, -1)
+    for end in ends:
+        table.add_column(span(answer["horizon_s"][end]), justify="right", no_wrap=True)
+        table.add_column(high, justify="right", no_wrap=True)
+    for one in answer["applications"]:
+        for direction in ("up", "down"):
+            made = one[direction]
+            rates = [rate for end in ends for rate in (made["point_bps"][end], made["demand_bps"][end][-1])]
+            table.add_row(one["application"], direction, shown(made["rung"]), *map(mbps, rates))
+    return table
 
 
 def _quality(answer: dict[str, Any]) -> Iterator[RenderableType]:

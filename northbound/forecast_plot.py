@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from northbound.tables import span
+from northbound.tables import named, span
 
 #: Colours that people with any colour vision tell apart (Okabe and Ito).
 _CAME: Final = "#000000"
@@ -35,7 +35,7 @@ def figure(answer: Mapping[str, Any]) -> Figure:
     """Upload above download, over the same time. What is not known is left out, never drawn as zero."""
     made = Figure(figsize=(12, 7.5), layout="constrained")
     above, below = made.subplots(2, 1, sharex=True)
-    made.suptitle(f"{answer['path']}: demand, and what was forecast of it")
+    made.suptitle(f"{named(answer)}: demand, and what was forecast of it")
     for axes, direction in ((above, "up"), (below, "down")):
         _draw(axes, answer, direction)
     # Matplotlib's dates have no type information.

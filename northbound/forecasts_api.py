@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import Field
 
@@ -18,6 +19,8 @@ from planner.issued import IssuedHistory
 from planner.snapshot import ForecastQuality, Operations, PoolForecast
 
 HISTORY_S = 6 * 3600.0
+#: Which horizons: a slice, or their places.
+Rows = slice | npt.NDArray[np.intp]
 PoolPath = Annotated[
     str,
     Path(
@@ -63,16 +66,29 @@ class Issued(Answer):
     longest: IssuedAt
 
 
+class ApplicationForecast(Answer):
+    """The forecast of one application class of a user."""
+
+    application: str
+    time: float = Field(description="epoch seconds; the forecast knew nothing later")
+    up: ForecastDirection
+    down: ForecastDirection
+
+
 class PoolForecastAnswer(Answer):
     """One pool's forecast, now and before."""
 
     path: str
+    application: str | None = Field(description="of which application class this is; null: of all of it")
     time: float = Field(description="epoch seconds; the forecast knew nothing later")
     horizon_s: list[float]
     quantile: list[float]
     up: ForecastDirection
     down: ForecastDirection
     issued: Issued
+    applications: list[ApplicationForecast] = Field(
+        description="a user's application classes that carry traffic; their points add up to its own"
+    )
 
 
 #: A level of the tree, or a user's application classes.
@@ -166,9 +182,12 @@ def forecasts_router(operations: Operations, now: Callable[[], float]) -> APIRou
     def pool_forecast(
         pool: PoolPath,
         history_s: Annotated[float, Query(gt=0, le=30 * 86400, description="seconds of history")] = HISTORY_S,
+        application: Annotated[
+            str | None, Query(max_length=200, description="of a user: only this application class")
+        ] = None,
     ) -> Response:
         """One pool's demand quantiles by horizon, and what was forecast before against what came."""
-        found = operations.pool_forecast(pool, now() - history_s)
+        found = operations.pool_forecast(pool, now() - history_s, application)
         return Response(views.encode(answer_of(found)), media_type="application/json")
 
     return router
@@ -176,24 +195,38 @@ def forecasts_router(operations: Operations, now: Callable[[], float]) -> APIRou
 
 def answer_of(found: PoolForecast) -> dict[str, Any]:
     """The answer as JSON has it: whole bit/s, null for what is not known."""
-    directions = {
-        name: {
-            "rung": views.RUNG_NAMES.get(found.rung[d]),
-            "demand_bps": [views.whole_bps(row) for row in found.demand_bps[d]],
-            "coverage": None if found.coverage is None else views.plain(found.coverage[d]),
-            "point_bps": None if found.point_bps is None else views.whole_bps(found.point_bps[d]),
-            "confidence": None if found.confidence is None else views.plain(found.confidence[d]),
-        }
-        for d, name in enumerate(views.DIRECTION_NAMES)
-    }
     return {
         "path": found.path,
         "time": found.end_time,
         "horizon_s": views.plain(found.horizon_s),
         "quantile": views.plain(found.quantile),
-        **directions,
+        "application": found.application,
+        **directions_of(found),
         "issued": _issued(*_aligned(*found.issued)),
+        "applications": applications_of(found),
     }
+
+
+def directions_of(found: PoolForecast, horizons: Rows = slice(None)) -> dict[str, Any]:
+    """Both directions at some horizons, as ``ForecastDirection`` has it."""
+    return {
+        name: {
+            "rung": views.RUNG_NAMES.get(found.rung[d]),
+            "demand_bps": [views.whole_bps(row) for row in found.demand_bps[d][horizons]],
+            "coverage": None if found.coverage is None else views.plain(found.coverage[d][horizons]),
+            "point_bps": None if found.point_bps is None else views.whole_bps(found.point_bps[d][horizons]),
+            "confidence": None if found.confidence is None else views.plain(found.confidence[d][horizons]),
+        }
+        for d, name in enumerate(views.DIRECTION_NAMES)
+    }
+
+
+def applications_of(found: PoolForecast, horizons: Rows = slice(None)) -> list[dict[str, Any]]:
+    """A user's classes, as ``ApplicationForecast`` has them."""
+    return [
+        {"application": one.application, "time": one.end_time, **directions_of(one, horizons)}
+        for one in found.applications
+    ]
 
 
 def quality_of(found: ForecastQuality) -> dict[str, Any]:

@@ -54,6 +54,12 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def named(forecast: Mapping[str, Any]) -> str:
+    """Whose forecast it is: a pool's, or one application class of it."""
+    application = forecast["application"]
+    return str(forecast["path"]) if application is None else f"{forecast['path']}, {application}"
+
+
 def moment(epoch_s: float | None) -> str:
     """Local time of day with its date; a dash where there was none."""
     if not epoch_s:

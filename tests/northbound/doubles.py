@@ -186,6 +186,13 @@ def make_forecast(since: float = 0.0) -> PoolForecast:
     )  # fmt: skip
 
 
+def with_web(whole: PoolForecast) -> PoolForecast:
+    """A user's forecast with that of one class, half of it all."""
+    assert whole.point_bps is not None
+    web = replace(whole, demand_bps=whole.demand_bps / 2, point_bps=whole.point_bps / 2, application="web")
+    return replace(whole, applications=(web,))
+
+
 class FakeArchetypes:
     """One archetype of uploads, one of downloads."""
 
@@ -303,10 +310,13 @@ class FakeOperations:
             self.versions.release(NOW, "by command")
         return self.models()
 
-    def pool_forecast(self, pool: str, since: float) -> PoolForecast:
-        if not make_forecast(since).path.endswith(pool):
+    def pool_forecast(self, pool: str, since: float, application: str | None = None) -> PoolForecast:
+        found = with_web(make_forecast(since))
+        if not found.path.endswith(pool):
             raise NotThere(f"pool must be a path of the tree or the end of one, got {pool!r}")
-        return make_forecast(since)
+        if application not in (None, "web"):
+            raise NotThere(f"application must be one of other, web, got {application!r}")
+        return found if application is None else found.applications[0]
 
     def forecast_quality(self) -> ForecastQuality:
         return make_quality()

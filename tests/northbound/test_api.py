@@ -375,6 +375,7 @@ def test_openapi_documents_every_route(app: FastAPI, ask: Ask):
         "/alarms/{alarmID}/acknowledge",
         "/forecasts",
         "/forecasts/{pool}",
+        "/predictDemand",
         "/models",
         "/models/{version}",
         "/models/{version}/rollback",

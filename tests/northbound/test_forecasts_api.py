@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from northbound.cli import app as commands
 from northbound.forecast_plot import figure
 from northbound.forecasts_api import ForecastQualityAnswer, PoolForecastAnswer, answer_of
 from northbound.server import listen
+from planner.class_prediction import CLASS_LEVEL
 from tests.northbound.conftest import Ask
-from tests.northbound.doubles import NOW, TOKEN, FakeOperations, make_forecast
+from tests.northbound.doubles import NOW, TOKEN, FakeOperations, make_forecast, make_quality, with_web
 
 runner = CliRunner()
 NONE = None
@@ -89,7 +91,32 @@ def test_steps_written_between_the_two_readings_are_left_out():
     assert lengths == {4}
 
 
+def test_user_is_told_by_application(ask: Ask):
+    """Its classes are in its answer; one of them by name is answered as a pool is."""
+    whole = PoolForecastAnswer.model_validate(ask("GET", "/forecasts/anna").json())
+    assert whole.application is None
+    (web,) = whole.applications
+    assert (web.application, web.time, web.up.point_bps) == ("web", NOW, [1_000_000, 1_500_000])
+    alone = PoolForecastAnswer.model_validate(ask("GET", "/forecasts/anna?application=web").json())
+    assert (alone.application, alone.up, alone.applications) == ("web", web.up, [])
+    assert alone.issued.time
+    answer = ask("GET", "/forecasts/anna?application=games")
+    assert (answer.status_code, answer.json()["title"]) == (
+        404,
+        "application must be one of other, web, got 'games'",
+    )
+
+
 # How good they are.
+
+
+def test_quality_of_application_classes_has_its_own_name(ask: Ask, operations: FakeOperations):
+    """They are a level below users."""
+    found = make_quality()
+    astray = replace(found.coverage[1], level=CLASS_LEVEL + 1)
+    operations.forecast_quality = lambda: replace(found, coverage=(astray,))  # type: ignore[method-assign]
+    (told,) = ForecastQualityAnswer.model_validate(ask("GET", "/forecasts").json()).coverage
+    assert (told.level, told.direction) == ("application", "down")
 
 
 def test_quality_is_by_level_and_horizon(ask: Ask):
@@ -195,6 +222,12 @@ def test_picture_of_a_pool_without_a_past():
     assert not any(label.startswith("issued") for label in found)
 
 
+def test_picture_of_a_class_says_whose():
+    """The title names the user and the class."""
+    web = with_web(make_forecast()).applications[0]
+    assert "global/west/g1/anna, web: demand" in figure(answer_of(web)).get_suptitle()
+
+
 # The command.
 
 
@@ -238,6 +271,19 @@ def test_command_draws_a_png(url: str, tmp_path: Path):
     assert f"plot: {file}" in result.stdout
 
 
+def test_command_shows_applications_and_draws_one(url: str, tmp_path: Path):
+    """A table of all classes beside the user's own; with --application that one, and its picture."""
+    result = run("anna", "--url", url)
+    assert "By application: points that add up" in result.stdout
+    assert "web" in result.stdout
+    file = tmp_path / "web.svg"
+    result = run("anna", "--application", "web", "--url", url, "--plot", str(file))
+    assert result.exit_code == 0, result.stderr
+    assert "global/west/g1/anna, web, forecast of" in result.stdout
+    assert "By application" not in result.stdout
+    assert "<svg" in file.read_text()
+
+
 @pytest.mark.parametrize("name", ["no/such/directory/a.png", "a.nonsense"])
 def test_picture_that_cannot_be_written_is_one_line(url: str, tmp_path: Path, name: str):
     """No directory, no such format: status 1, no traceback."""
@@ -264,8 +310,9 @@ def test_command_without_a_pool_shows_how_good_forecasts_are(url: str):
     assert json.loads(run("--url", url, "--json").stdout)["live_score"]["model"] == 0.3
 
 
-def test_plot_needs_a_pool(url: str, tmp_path: Path):
-    """There is no picture of all."""
-    result = run("--url", url, "--plot", str(tmp_path / "a.png"))
+@pytest.mark.parametrize("option", ["--plot", "--application"])
+def test_some_options_need_a_pool(url: str, option: str):
+    """There is no picture of all, and no class of nobody."""
+    result = run("--url", url, option, "web")
     assert result.exit_code == 2
-    assert "--plot needs a POOL" in result.stderr
+    assert f"{option} needs a POOL" in result.stderr
