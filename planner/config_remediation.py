@@ -50,7 +50,7 @@ class Congestion(Block):
     unmet_demand: Fraction = Field(
         default=0.1,
         gt=0,
-        description="share of what a full pool's users want, within their ceilings, not granted",
+        description="share of what is wanted of a pool, within the ceilings below it, that is above its own",
     )
     clear_share: Fraction = Field(
         default=0.8, gt=0, lt=1, description="well again below this share of the figures above"

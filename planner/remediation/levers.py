@@ -17,7 +17,7 @@ from planner.config_remediation import Congestion
 from planner.policies import Lift, Pair
 from planner.policy import Policies
 from planner.remediation.ladder import at_most
-from planner.remediation.signals import METER_DROPS, UNMET_DEMAND, Sight, is_full, port_of
+from planner.remediation.signals import METER_DROPS, UNMET_DEMAND, Sight, has_room, needs_of, port_of
 from planner.remediation.steps import Measures, Option, Rung, Signal
 from planner.snapshot import Level
 from telemetry.samples import DIRECTIONS, UP
@@ -80,11 +80,11 @@ def _of_pool(signal: Signal, sight: Sight, ground: Ground) -> Iterator[Option]:
 def _lifted(signal: Signal, sight: Sight, ground: Ground, row: int, group: str) -> Pair | None:
     """A higher ceiling for a group whose own stands in the way while there is room above it."""
     s, d = sight.decided.structure, signal.direction
-    full = is_full(sight.decided)[d]
     own = ground.policies.group(group).ceiling_bps
-    if group == UNGROUPED or not full[row] or full[s.parent[row]] or not math.isfinite(own[d]):
+    if group == UNGROUPED or math.isinf(own[d]) or ground.rules.ceiling_factor <= 1:
         return None
-    if ground.rules.ceiling_factor <= 1:
+    needs = needs_of(sight.decided)
+    if not needs.unmet_bps[d, row] > 0 or not has_room(needs, s, row, d):
         return None
     raised = math.floor(own[d] * ground.rules.ceiling_factor)
     return (raised, own[1]) if d == UP else (own[0], raised)
@@ -144,7 +144,7 @@ def _held(signal: Signal, port: tuple[int, int], sight: Sight, ground: Ground) -
         least = max(ground.rules.least_share * rate, promised, ground.least_bps)
         cut = min(rate - least, excess)
         if cut > 0:
-            limit = math.ceil(rate - cut)
+            limit = round(rate - cut)
             held[user] = (limit, math.inf) if direction == UP else (math.inf, limit)
             excess -= cut
     return held

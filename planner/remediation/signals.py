@@ -22,7 +22,6 @@ from planner.structure import Structure
 from telemetry.samples import DOWN, GAP, UP, SampleBatch
 
 F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
 
 PORT_UTILISATION: Final = "port_utilisation"
 PORT_DROPS: Final = "port_drops"
@@ -31,10 +30,8 @@ UNMET_DEMAND: Final = "unmet_demand"
 
 #: Numbers above this are not ports that carry cables.
 _LAST_PORT: Final = 0xFFFF_FF00
-#: A pool that holds this share of its ceiling is full.
+#: A pool of which this share of its ceiling is wanted has no room for more.
 FULL: Final = 0.95
-#: Who lacks no more than this share of what it wants lacks nothing: the dead band is of this size.
-_ENOUGH: Final = 0.05
 #: So much of a pool's users must be known before anything is said of it.
 _KNOWN: Final = 0.9
 
@@ -94,7 +91,7 @@ def port_signals(sight: Sight, rules: Congestion, watched: Collection[Key]) -> I
 
 
 def pool_signals(sight: Sight, rules: Congestion, watched: Collection[Key]) -> Iterator[Signal]:
-    """What meters of groups and regions drop, and what is wanted of full pools and not granted."""
+    """What meters of groups and regions drop, and what is wanted of pools that are too small."""
     s = sight.decided.structure
     offered, dropped = meter_loads(sight)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -116,7 +113,6 @@ def pool_signals(sight: Sight, rules: Congestion, watched: Collection[Key]) -> I
                     "wanted_bps": float(needs.wanted_bps[direction, row]),
                     "unmet_bps": float(needs.unmet_bps[direction, row]),
                     "ceiling_bps": float(s.ceiling_bps[direction, row]),
-                    "users_short": float(needs.users_short[direction, row]),
                 }
                 yield _signal(UNMET_DEMAND, key, share, rules.unmet_demand, rules, evidence)
 
@@ -151,63 +147,51 @@ def meter_loads(sight: Sight) -> tuple[F64, F64]:
 
 @dataclass(frozen=True, eq=False)
 class Needs:
-    """What users want within their ceilings and are not granted, by pool. Shapes (2, n_pools)."""
+    """What is wanted of each pool and is more than it may have. Shapes (2, n_pools), bit/s."""
 
-    #: By the full pool that stands in the way, the highest such; NaN where too little is known.
+    #: Of ``wanted_bps``, what is unmet; NaN where too little is known.
     share: F64
-    unmet_bps: F64
+    #: What the pools below want together, each within its own ceiling.
     wanted_bps: F64
-    users_short: F64
+    #: The part of it above this pool's own ceiling: it is counted where it is stopped, and nowhere else.
+    unmet_bps: F64
 
 
 def needs_of(decided: Decided) -> Needs:
-    """Who lacks what, and which pool is to blame: of the full ones above a user, the highest."""
+    """What pools are too small for, from what users offer now."""
     s, n = decided.structure, len(decided.structure.path)
     users = np.arange(s.first_user, n)
-    full = is_full(decided)
-    share, unmet, wanted, count = (np.full((2, n), np.nan) for _ in range(4))
+    share, wanted, unmet = (np.zeros((2, n)) for _ in range(3))
     for d in (UP, DOWN):
-        blamed = _blamed(s, full[d])
-        top = s.ceiling_bps[d, users]
-        want = np.minimum(decided.observed.offered_bps[d, users], top)
-        known = np.isfinite(want)
-        lack = np.where(known, want - decided.decision.grant_bps[d, users], 0.0)
-        lack = np.where(lack > _ENOUGH * np.where(known, want, 0.0), lack, 0.0)
-        above = blamed[s.parent[users]]
-        short = (lack > 0) & (above >= 0)
-        unmet[d] = np.bincount(above[short], lack[short], n)
-        count[d] = np.bincount(above[short], minlength=n)
-        wanted[d], known_share = _below(s, users, np.where(known, want, 0.0)), _below(s, users, known)
-        members = _below(s, users, np.ones(len(users)))
+        ceiling = s.ceiling_bps[d]
+        offered = decided.observed.offered_bps[d, users]
+        wanted[d, users] = np.nan_to_num(np.minimum(offered, ceiling[users]))
+        for level in (Level.USER, Level.GROUP, Level.REGION):
+            rows = np.flatnonzero(s.level == level)
+            passed = np.minimum(wanted[d, rows], ceiling[rows])
+            wanted[d] += np.bincount(s.parent[rows], passed, n)
+        unmet[d] = np.maximum(wanted[d] - ceiling, 0.0)
+        members, known = _below(s, np.ones(len(users))), _below(s, np.isfinite(offered))
         with np.errstate(divide="ignore", invalid="ignore"):
-            enough = known_share >= _KNOWN * members
-            share[d] = np.where(enough, np.where(wanted[d] > 0, unmet[d] / wanted[d], 0.0), np.nan)
-    return Needs(share, unmet, wanted, count)
+            part = np.where(wanted[d] > 0, unmet[d] / wanted[d], 0.0)
+        share[d] = np.where((members > 0) & (known >= _KNOWN * members), part, np.nan)
+    return Needs(share, wanted, unmet)
 
 
-def is_full(decided: Decided) -> npt.NDArray[np.bool_]:
-    """Which pools hold nearly all they may, shape (2, n_pools)."""
-    s = decided.structure
-    full: npt.NDArray[np.bool_] = np.isfinite(s.ceiling_bps) & (
-        decided.decision.grant_bps >= FULL * s.ceiling_bps
-    )
-    return full
+def has_room(needs: Needs, s: Structure, row: int, direction: int) -> bool:
+    """Whether all pools above this one hold more than is wanted of them."""
+    above = int(s.parent[row])
+    while above >= 0:
+        if not needs.wanted_bps[direction, above] <= FULL * s.ceiling_bps[direction, above]:
+            return False
+        above = int(s.parent[above])
+    return True
 
 
-def _blamed(s: Structure, full: npt.NDArray[np.bool_]) -> I64:
-    """Of each pool and those above it, the highest full one; -1: none. Shape (n_pools,)."""
-    blamed = np.where(full, np.arange(len(s.path)), -1)
-    for level in (Level.REGION, Level.GROUP):
-        rows = np.flatnonzero(s.level == level)
-        above = blamed[s.parent[rows]]
-        blamed[rows] = np.where(above >= 0, above, blamed[rows])
-    return blamed
-
-
-def _below(s: Structure, users: I64, values: npt.NDArray[np.generic]) -> F64:
+def _below(s: Structure, values: npt.NDArray[np.generic]) -> F64:
     """Sums over the users below each pool, shape (n_pools,)."""
     total = np.zeros(len(s.path))
-    total[users] = values
+    total[s.first_user :] = values
     for level in (Level.USER, Level.GROUP, Level.REGION):
         rows = np.flatnonzero(s.level == level)
         total += np.bincount(s.parent[rows], total[rows], len(s.path))
