@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,10 +13,11 @@ class ApiError(Exception):
 
 
 class Client:
-    """The API at an address such as ``http://127.0.0.1:8080``."""
+    """The API at an address such as ``http://127.0.0.1:8080``, asked with the token in a file."""
 
-    def __init__(self, url: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, token_file: Path, timeout_s: float = 5.0) -> None:
         self.url = url
+        self._token_file = token_file
         # Proxies of the environment have no say on loopback.
         self._http = httpx.Client(base_url=url, timeout=timeout_s, trust_env=False)
 
@@ -37,11 +39,13 @@ class Client:
 
     def _get(self, path: str, any_status: bool = False) -> dict[str, Any]:
         try:
-            reply = self._http.get(path)
-            if not any_status:
+            # Read each time: the planner makes it at its first start, and an operator may rotate it.
+            token = self._token_file.read_text().strip()
+            reply = self._http.get(path, headers={"Authorization": f"Bearer {token}"})
+            if not any_status or reply.status_code == httpx.codes.UNAUTHORIZED:
                 reply.raise_for_status()
             body = reply.json()
-        except (httpx.HTTPError, ValueError) as error:
+        except (OSError, httpx.HTTPError, ValueError) as error:
             raise ApiError(f"GET {path} must give JSON, got {error}") from None
         if not isinstance(body, dict):
             raise ApiError(f"GET {path} must give an object, got {type(body).__name__}")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from mininet_scenarios.client import ApiError, Client
 from mininet_scenarios.interrupts import raising, shielded
 from mininet_scenarios.leftovers import Run
@@ -89,7 +91,7 @@ def running_controller(
     log = log or run.directory / "controller.log"
     with raising():
         process: subprocess.Popen[bytes] | None = None
-        client = Client(f"http://127.0.0.1:{api_port}")
+        client = Client(f"http://127.0.0.1:{api_port}", run.directory / token_file(config))
         try:
             # A handle lost to a signal here is no loss: the process is marked as the run's.
             with log.open("ab") as output:
@@ -108,6 +110,12 @@ def running_controller(
                 client.close()
                 if process is not None:
                     stop(process)
+
+
+def token_file(config: Path) -> Path:
+    """Where the configuration says that the REST API's token is."""
+    raw = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+    return Path((raw.get("northbound") or {}).get("token_file", "var/token"))
 
 
 def controller_command(openflow_port: int) -> list[str]:

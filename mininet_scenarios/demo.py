@@ -18,7 +18,14 @@ from rich.live import Live
 
 from mininet_scenarios import leftovers, live, openvswitch
 from mininet_scenarios.client import ApiError
-from mininet_scenarios.controller import ROOT, Controller, ControllerFailed, check_free, running_controller
+from mininet_scenarios.controller import (
+    ROOT,
+    Controller,
+    ControllerFailed,
+    check_free,
+    running_controller,
+    token_file,
+)
 from mininet_scenarios.interrupts import Interrupted, raising, shielded
 from mininet_scenarios.leftovers import AlreadyRunning, Run
 from mininet_scenarios.network import OPENFLOW_PORT, Net, NetworkError, build, demo_network
@@ -165,7 +172,9 @@ def _demo(options: argparse.Namespace, show: Show) -> int:
             running_controller(run, options.config, api_port, options.openflow_port)
         )
         controller.wait_until_answering()
-        show.say(f"REST API: {controller.client.url}  (OpenAPI at /docs, write token under {run.directory})")
+        show.say(
+            f"REST API: {controller.client.url}  (token in {run.directory / token_file(options.config)}; OpenAPI at /docs)"
+        )
         net = stack.enter_context(build(demo_network(), options.openflow_port, run))
         show.say(
             f"network: {len(net.spec.switches)} switches, {len(net.spec.hosts)} hosts; "

@@ -1,4 +1,4 @@
-"""The REST API. Reads take the newest snapshot and never lock the loop; writes need the token."""
+"""The REST API. Reads take the newest snapshot and never lock the loop; every route needs a token."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from fastapi_offline import FastAPIOffline
 from northbound import answers, problems, views
 from northbound.alarms_api import alarms_router
 from northbound.archetypes_api import archetypes_router
+from northbound.audit_api import audit_router
 from northbound.bodies import GroupBandwidth, GroupCreation
-from northbound.demand_api import demand_router
 from northbound.encoded import EncodedAnswers
 from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
-from northbound.guard import Guard
+from northbound.guard import put_in_force
 from northbound.models_api import models_router
 from northbound.policies_api import policies_router
 from northbound.prometheus_api import prometheus_router
+from northbound.security.audience import narrowed
+from northbound.security.desk import Security
+from northbound.session_api import session_router
 from northbound.stream_api import stream_router
 from planner.snapshot import Operations, Snapshot, UnknownGroup
 
 MAX_PAGE = 10_000
 HISTORY_S = 3600.0
 _JSON = "application/json"
-#: Tells OpenAPI that writes carry a token. The check itself is in front: ``guard.Guard``.
+#: The check itself is in front: ``guard.Guard``; ``security.document`` tells OpenAPI of every route.
 _BEARER = Depends(HTTPBearer(auto_error=False, description="the token of northbound.token_file"))
 _READ = problems.documented(421)
 _WRITE = problems.documented(400, 401, 408, 409, 413, 421, 422)
@@ -45,16 +48,20 @@ def create_app(
     *,
     stale_after_s: float = 30.0,
     now: Callable[[], float] = time.time,
+    security: Security | None = None,
 ) -> FastAPI:
     """The API over one planner.
 
     Parameters
     ----------
     operations :      What the planner shows and accepts.
-    token :           What writes must carry.
+    token :           With which all may be done.
     stale_after_s :   With the last tick older than this, /health answers 503.
     now :             Epoch seconds.
+    security :        Who else may ask, and how much; none: only who has the token.
     """
+    security = security or Security.of_token(token, now)
+    whole, operations = operations, narrowed(operations)
     app = FastAPIOffline(
         redoc_url=None,
         title="Tidegate",
@@ -68,7 +75,6 @@ def create_app(
     app.include_router(_questions(operations, stale_after_s, now))
     app.include_router(_writes(operations))
     app.include_router(forecasts_router(operations, now))
-    app.include_router(demand_router(operations))
     app.include_router(models_router(operations, _BEARER))
     app.include_router(policies_router(operations, _BEARER))
     app.include_router(archetypes_router(operations, _BEARER))
@@ -76,12 +82,13 @@ def create_app(
     app.include_router(alarms_router(operations, _BEARER, now))
     app.include_router(prometheus_router(operations, stale_after_s, now))
     app.include_router(stream_router(operations))
-    app.add_middleware(Guard, token=token)
+    app.include_router(session_router(security))
+    app.include_router(audit_router(security.audit))
+    put_in_force(app, security, whole)
     return app
 
 
 _DESCRIPTION = (
-    "Forecast demand, grants and meters of an OpenFlow network. Rates are bit/s of frames in answers and "
     "Mbit/s in bodies; up is towards the network. Null means: not known, or none. "
     "Errors are RFC 9457 problem documents."
 )

@@ -18,7 +18,7 @@ import typer
 from rich.console import RenderableType
 from rich.progress import Progress
 
-from northbound import cli_archetypes, cli_models, cli_policy, tables
+from northbound import cli_archetypes, cli_audit, cli_models, cli_policy, cli_token, tables
 from northbound.cli_alarms import alarms
 from northbound.cli_forecast import forecast
 from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
@@ -27,6 +27,7 @@ from northbound.cli_shared import faults_told as _faults_told
 from northbound.cli_shared import get as _get
 from northbound.cli_shared import show as _show
 from northbound.cli_shared import stop as _stop
+from planner.audit import AuditError
 from planner.config import Config, load
 from planner.config_faults import ConfigError
 from planner.policies_file import policies_for
@@ -83,6 +84,7 @@ def run(
     planner.url is set.
     """
     # Here and not above: a web server that `tidegate check` has no use for.
+    from northbound.security.tls import CertificateError
     from northbound.server import CannotListen
     from northbound.server import run as run_planner
     from telemetry.encrypted import StoreError
@@ -92,7 +94,9 @@ def run(
         run_planner(config, parent_pid)
     except ConfigError as error:
         _stop(MISUSED, *error.faults)
-    except (CannotListen, SecretError, StoreError, StoreKeyError) as error:
+    except (
+        AuditError, CannotListen, CertificateError, SecretError, StoreError, StoreKeyError,
+    ) as error:  # fmt: skip
         _stop(FAILED, f"tidegate: {error}")
 
 
@@ -190,6 +194,8 @@ app.command()(alarms)
 app.command()(forecast)
 app.add_typer(cli_models.app)
 app.add_typer(cli_policy.app)
+app.add_typer(cli_token.app)
+app.add_typer(cli_audit.app)
 for _command in (
     cli_policy.mode,
     cli_policy.freeze,

@@ -33,7 +33,7 @@ TokenOption = Annotated[
     typer.Option(
         "--token-file",
         metavar="FILE",
-        help="File with the token for writes; northbound.token_file if not given.",
+        help=f"File with the token; {client.TOKEN_VARIABLE} or northbound.token_file if not given.",
     ),
 ]
 
@@ -44,16 +44,17 @@ def get(
     path: str,
     query: dict[str, Any] | None = None,
     also: tuple[int, ...] = (),
+    token_file: Path | None = None,
 ) -> dict[str, Any]:
     """What the planner answers; a fault ends the command."""
     with faults_told():
-        return client.get(client.base_url(url, config), path, query, also)
+        where, token = client.base_url(url, config), client.token(token_file, config)
+        return client.get(where, path, token, query, also, client.authority(config))
 
 
 def post(url: str | None, config: Path | None, token_file: Path | None, path: str) -> dict[str, Any]:
-    """What the planner answers to a write; a fault ends the command."""
-    with faults_told():
-        return client.post(client.base_url(url, config), path, client.token(token_file, config))
+    """What the planner answers to a write without a body; a fault ends the command."""
+    return write(url, config, token_file, "POST", path)
 
 
 def write(
@@ -66,9 +67,8 @@ def write(
 ) -> dict[str, Any]:
     """What the planner answers to a write with a body; a fault ends the command."""
     with faults_told():
-        return client.write(
-            client.base_url(url, config), method, path, client.token(token_file, config), body
-        )
+        where, token = client.base_url(url, config), client.token(token_file, config)
+        return client.write(where, method, path, token, body, client.authority(config))
 
 
 @contextmanager

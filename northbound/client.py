@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from planner.config import Northbound, load
+from planner.config import load
+from planner.config_northbound import Northbound
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 TIMEOUT_S: Final = 10.0
+#: Where a token is, and who signed the planner's certificate, where no option says so.
+TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN_FILE"  # noqa: S105 - the name of a variable
+CA_VARIABLE: Final = "TIDEGATE_CA_FILE"
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where it listens, seen from here
 
 
 class NoAnswer(Exception):
@@ -25,12 +32,18 @@ def base_url(url: str | None, config: Path | None) -> str:
     if config is None:
         return DEFAULT_URL
     northbound = load(config).northbound
-    host = f"[{northbound.host}]" if ":" in northbound.host else northbound.host
-    return f"http://{host}:{northbound.port}"
+    host = _ANY_ADDRESS.get(northbound.host, northbound.host)
+    host = f"[{host}]" if ":" in host else host
+    return f"{'https' if northbound.by_tls else 'http'}://{host}:{northbound.port}"
 
 
 def get(
-    url: str, path: str, query: Mapping[str, Any] | None = None, also: tuple[int, ...] = ()
+    url: str,
+    path: str,
+    token: str,
+    query: Mapping[str, Any] | None = None,
+    also: tuple[int, ...] = (),
+    ca: Path | None = None,
 ) -> dict[str, Any]:
     """The JSON object that the planner answers; statuses in ``also`` are answers too.
 
@@ -38,44 +51,63 @@ def get(
     ------
     NoAnswer : if nothing answers there, or not with such an object.
     """
-    return _ask(url, "GET", path, also, params=dict(query or {}))
-
-
-def post(url: str, path: str, token: str) -> dict[str, Any]:
-    """The JSON object that the planner answers to a write without a body. Raises NoAnswer."""
-    return _ask(url, "POST", path, headers={"Authorization": f"Bearer {token}"})
+    return _ask(url, "GET", path, token, also, ca, params=dict(query or {}))
 
 
 def write(
-    url: str, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
+    url: str,
+    method: str,
+    path: str,
+    token: str,
+    body: Mapping[str, Any] | None = None,
+    ca: Path | None = None,
 ) -> dict[str, Any]:
     """The JSON object that the planner answers to a write. Raises NoAnswer."""
-    return _ask(url, method, path, headers={"Authorization": f"Bearer {token}"}, json=body)
+    return _ask(url, method, path, token, (), ca, json=body)
 
 
 def token(token_file: Path | None, config: Path | None) -> str:
-    """The token for writes: from the file that was given, or the one that the configuration names.
+    """The token: from the file that was given, or that ``TIDEGATE_TOKEN_FILE`` or the configuration names.
 
     Raises
     ------
     ConfigError : if the configuration is wrong.
     NoAnswer : if the token cannot be read.
     """
+    if token_file is None and (named := os.environ.get(TOKEN_VARIABLE)):
+        token_file = Path(named)
     if token_file is None:
-        token_file = load(config).northbound.token_file if config is not None else Northbound().token_file
+        token_file = (load(config).northbound if config is not None else Northbound()).token_file
     try:
         return token_file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise NoAnswer(f"token not read: {error}; give --config or --token-file") from None
+        raise NoAnswer(
+            f"token not read: {error}; give --config or --token-file, or set {TOKEN_VARIABLE}"
+        ) from None
 
 
-def _ask(url: str, method: str, path: str, also: tuple[int, ...] = (), **more: Any) -> dict[str, Any]:
+def authority(config: Path | None) -> Path | None:
+    """Who signed the planner's certificate: a file that is named, or the certificate that it made itself."""
+    if named := os.environ.get(CA_VARIABLE):
+        return Path(named)
+    northbound = load(config).northbound if config is not None else Northbound()
+    return northbound.cert_path if northbound.by_tls and northbound.cert_path.exists() else None
+
+
+def _ask(
+    url: str, method: str, path: str, token: str, also: tuple[int, ...], ca: Path | None, **more: Any
+) -> dict[str, Any]:
     try:
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca is not None else True
         # Proxies of the environment are for the world outside, not for the loopback.
-        with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client:
-            response = client.request(method, url + path, **more)
+        with httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=verify) as client:
+            response = client.request(
+                method, url + path, headers={"Authorization": f"Bearer {token}"}, **more
+            )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise NoAnswer(f"no planner answers at {url}: {error}; is it running?") from None
+    except (OSError, ValueError) as error:
+        raise NoAnswer(f"{url} not asked: {error}") from None
     try:
         answer = response.json()
     except ValueError:

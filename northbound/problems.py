@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,11 @@ def problem(
     return ProblemResponse(body.model_dump(), status_code=status, headers=headers)
 
 
+def too_many(what: str, wait_s: float) -> ProblemResponse:
+    """The answer to one who asks too often."""
+    return problem(429, f"too many {what}: try again later", headers={"Retry-After": str(math.ceil(wait_s))})
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The ``responses`` that FastAPI writes into OpenAPI for these statuses."""
     schema = Problem.model_json_schema()
@@ -50,15 +56,17 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS = {
-    400: "The body could not be read.",
-    401: "The token is missing or wrong.",
+    400: "The body could not be read, or the URL holds a secret.",
+    401: "The token is missing, unknown, revoked or expired.",
+    403: "The token's scope is too small, or its region or group is another.",
     404: "Nothing has this id.",
     408: "The body did not arrive in time.",
     409: "The planner refuses: the title names path, rule and value.",
     413: "The body is too large.",
-    421: "The Host header is not a loopback name.",
+    421: "The Host header is not a name of the planner.",
     422: "The request breaks its schema: the title names path, rule and value.",
-    503: "The planner's loop stands still.",
+    429: "Too many requests, logins or refused tokens: Retry-After says when to try again.",
+    503: "The planner stands still, is too busy, or cannot write its audit log.",
 }
 
 

@@ -19,6 +19,7 @@ from planner import (
     config_alarms,
     config_enforcement,
     config_events,
+    config_northbound,
     config_policies,
     config_remediation,
     config_tiers,
@@ -61,7 +62,10 @@ BLOCKS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("remediation.isolation.rules, a list of", config_remediation.IsolationRule),
     ("webhooks, a list of", config_remediation.Webhook),
     ("store", config.Store),
-    ("northbound", config.Northbound),
+    ("northbound", config_northbound.Northbound),
+    ("northbound.tls", config_northbound.Tls),
+    ("northbound.oidc", config_northbound.Oidc),
+    ("northbound.limits", config_northbound.Limits),
     ("planner", config.Planner),
 )
 _UNITS: Final = {

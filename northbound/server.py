@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,11 @@ from typing import Final, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from northbound.api import create_app
+from northbound.security.desk import Security
+from northbound.security.tls import Certificate, certificate_of
 from planner.config import Config, load
 from planner.secret import read_or_make
 from planner.snapshot import Operations
@@ -27,6 +31,10 @@ log = logging.getLogger(__name__)
 GRACE_S: Final = 1
 #: Above the seconds between two requests of the OpenFlow process: it keeps its connection.
 KEEP_ALIVE_S: Final = 75
+#: A connection's first request must have come so far within this.
+HEAD_TIMEOUT_S: Final = 10.0
+#: Open at a time, of all clients; more are answered 503.
+MAX_CONNECTIONS: Final = 2000
 
 
 class CannotListen(Exception):
@@ -56,7 +64,8 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
 
     Raises
     ------
-    ConfigError, SecretError, CannotListen, StoreKeyError, StoreError : before anything was started.
+    ConfigError, SecretError, AuditError, CertificateError, CannotListen, StoreKeyError, StoreError :
+        before anything was started.
     """
     # Here and not above: the models it loads would make every `tidegate check` slow.
     from planner.process import PlannerProcess
@@ -70,11 +79,12 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
     seam = listen(config.planner.host, config.planner.port)
     # Until the servers take it over, an order to stop ends the start-up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    planner: Planner | None = None
+    planner: PlannerProcess | None = None
     try:
         planner = PlannerProcess(config)
+        security = Security.of_config(config, token, planner.audit)
         planner.start()
-        asyncio.run(serve(planner, config, token, rest, seam, parent_pid=parent_pid))
+        asyncio.run(serve(planner, config, token, rest, seam, parent_pid=parent_pid, security=security))
     except KeyboardInterrupt:
         log.info("stopped before everything was up")
     finally:
@@ -106,16 +116,24 @@ async def serve(
     *,
     parent_pid: int | None = None,
     announce: Callable[[str], None] | None = None,
+    security: Security | None = None,
 ) -> None:
     """Serve the planner's two apps until told to stop.
 
-    ``announce`` (standard output, if none is given) gets one line once both listen.
+    ``announce`` (standard output, if none is given) gets one line once both listen. Without
+    ``security``, only ``token`` is known.
+
+    Raises
+    ------
+    CertificateError : if the REST API is to speak TLS and cannot.
     """
+    northbound = config.northbound
     stale_after_s = max(30.0, 4 * config.allocation.tick_s)
-    app = create_app(planner.operations, token, stale_after_s=stale_after_s)
+    app = create_app(planner.operations, token, stale_after_s=stale_after_s, security=security)
+    certificate = certificate_of(northbound) if northbound.by_tls else None
     # Named now: uvicorn closes the sockets at the end.
-    ready = f"tidegate planner ready rest={_url(rest)} seam={_url(seam)}"
-    pairs = [(_server(app), rest), (_server(planner.seam_app), seam)]
+    ready = f"tidegate planner ready rest={_url(rest, certificate is not None)} seam={_url(seam)}"
+    pairs = [(_server(app, certificate), rest), (_server(planner.seam_app), seam)]
     servers = [server for server, _ in pairs]
 
     def stop() -> None:
@@ -147,19 +165,49 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            log_level=logging.WARNING,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=GRACE_S,
-        )
+def _server(app: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Server:
+    made = uvicorn.Config(
+        app,
+        http=PromptProtocol,
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        limit_concurrency=MAX_CONNECTIONS,
+        ssl_certfile=certificate.cert_file if certificate else None,
+        ssl_keyfile=certificate.key_file if certificate else None,
     )
+    made.load()
+    if made.ssl is not None:
+        made.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return _Server(made)
+
+
+class PromptProtocol(H11Protocol):
+    """HTTP/1.1 that waits for a request's head only so long: a stranger must not hold connections open for good."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._head_due = self.loop.call_later(HEAD_TIMEOUT_S, self._hang_up)
+
+    def data_received(self, data: bytes) -> None:
+        """Wait anew for each request's head; a dribble of bytes wins no time."""
+        super().data_received(data)
+        if self.cycle is not None:
+            self._head_due.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._head_due.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up(self) -> None:
+        """Nothing came that could be answered."""
+        self.transport.close()
 
 
 @contextmanager
@@ -207,9 +255,9 @@ def _bound_to(pid: int | None, stop: Callable[[], None]) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, by_tls: bool = False) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{'https' if by_tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _print(line: str) -> None:

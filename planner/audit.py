@@ -170,8 +170,11 @@ def _key_path(path: Path) -> Path:
     return path.with_name(path.name + ".key")
 
 
-def verify(path: Path) -> Verdict:
+def verify(path: Path, known_n: int = 0, known_hash: str = _START) -> Verdict:
     """Whether a log is whole: nothing changed, missing, added or moved, to its end.
+
+    ``known_n`` and ``known_hash`` are what an earlier verdict said of the end: the log must go on from there,
+    also where somebody put back an older log together with its head.
 
     Raises
     ------
@@ -181,8 +184,10 @@ def verify(path: Path) -> Verdict:
         raise AuditError(f"{path} must be an audit log, got no such file")
     key = read_owned(_key_path(path)).strip()
     faults: list[str] = []
-    n, last, hashes = 0, _START, {0: _START}
+    n, last = 0, _START
     head = _read_head(path, key, faults)
+    #: Of the entries that somebody vouches for.
+    hashes = {0: _START}
     for line in path.open("rb") if path.exists() else ():
         n += 1
         try:
@@ -201,13 +206,15 @@ def verify(path: Path) -> Verdict:
         if entry["prev"] != last:
             faults.append(f"entry {n} does not follow the one before it")
         last = str(digest)
-        if head is not None and n == head[0]:
+        if n in (known_n, head and head[0]):
             hashes[n] = last
     if head is not None:
         if head[0] > n:
             faults.append(f"the log must hold {head[0]} entries, got {n}: its end was cut off")
         elif hashes.get(head[0]) != head[1]:
             faults.append(f"entry {head[0]} is not the one that the head names")
+    if hashes.get(known_n) != known_hash:
+        faults.append(f"entry {known_n} is not the one that was known: the log was cut off or written anew")
     return Verdict(n, last, tuple(faults))
 
 

@@ -16,19 +16,21 @@ from starlette.types import ASGIApp
 from forecasting.models import ModelFailed
 from planner.alarms import AlarmStream
 from planner.archetypes import ArchetypeKeeper
+from planner.audit import AuditLog
 from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
 from planner.events.desk import EventDesk
 from planner.events.uplift import EventUplift
+from planner.group_desk import GroupDesk
 from planner.loop import Planner
 from planner.memory import Memory
-from planner.policy import Override
+from planner.network_desk import NetworkDesk
 from planner.policy_desk import PolicyDesk
 from planner.remediation.desk import RemediationDesk
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
-from planner.snapshot import ForecastQuality, PoolForecast, Refused, Snapshot, UnknownGroup
+from planner.snapshot import ForecastQuality, PoolForecast, Snapshot
 from planner.webhook_events import Announcer
 from planner.webhooks import Webhooks
 from planner.workers import worker_pool
@@ -61,10 +63,12 @@ class PlannerProcess:
         Raises
         ------
         StoreKeyError, StoreError : if the store cannot be used; it is untouched.
-        SecretError : if the seam's secret cannot be used.
+        SecretError, AuditError : if the seam's secret or the audit log cannot be used.
         """
         self.config = config
         secret = read_or_make(config.planner.secret_file)
+        #: Who did what: operators' writes, and what the planner did by itself.
+        self.audit = AuditLog(config.northbound.audit_path)
         self._store = open_store(config.store)
         self._writer = StoreWriter(self._store)
         self._executor: Executor = worker_pool()
@@ -90,6 +94,8 @@ class PlannerProcess:
         self._archetypes_revision = 0
         self._alarms_sequence = 0
         self._policy = PolicyDesk(self.planner, self._written)
+        self._groups = GroupDesk(self.planner, self._written)
+        self._network = NetworkDesk(self.planner, self._written)
         self._publication_revision = 0
         self._remediation = RemediationDesk(self.planner, self._written)
         self._webhooks = Webhooks(config.webhooks, self._webhooks_written)
@@ -254,35 +260,21 @@ class PlannerProcess:
 
     def create_group(self, group_id: str, members: tuple[str, ...], policy: dict[str, Any]) -> None:
         """See ``Operations``."""
-        planner = self.planner
-        with planner.lock:
-            if any(group.id == group_id for group in planner.grouping.groups):
-                raise Refused(f"groups.{group_id} must be a new id, got one that exists")
-            for member in members:
-                if member not in self.config.users:
-                    raise Refused(f"groups.{group_id}.members must be users, got {member!r}")
-            override = Override().updated(policy)
-            planner.policies.check_override(group_id, frozenset(members), override)
-            try:
-                planner.grouping.pin(group_id, members, time.time())
-            except ValueError as error:
-                raise Refused(str(error)) from None
-            planner.policies.overrides[group_id] = override
-            planner.restructure()
-        self._written(f"group {group_id} created with {', '.join(members)}")
+        self._groups.create(group_id, members, policy)
 
     def set_group_bandwidth(self, group_id: str, policy: dict[str, Any]) -> None:
         """See ``Operations``."""
-        planner = self.planner
-        with planner.lock:
-            members = next((group.members for group in planner.grouping.groups if group.id == group_id), None)
-            if members is None:
-                raise UnknownGroup(group_id)
-            override = planner.policies.overrides.get(group_id, Override()).updated(policy)
-            planner.policies.check_override(group_id, members, override)
-            planner.policies.overrides[group_id] = override
-            planner.restructure()
-        self._written(f"group {group_id} set to {policy}")
+        self._groups.set_bandwidth(group_id, policy)
+
+    @property
+    def grouping(self) -> GroupDesk:
+        """See ``Operations``."""
+        return self._groups
+
+    @property
+    def network(self) -> NetworkDesk:
+        """See ``Operations``."""
+        return self._network
 
     def _written(self, what: str) -> None:
         """An operator's write is acknowledged when it is on disk, and planned with at once."""

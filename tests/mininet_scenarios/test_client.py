@@ -16,6 +16,8 @@ ANSWERS = {
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         status, body = ANSWERS.get(self.path, (404, "{}"))
+        if self.headers["Authorization"] != "Bearer a-token":
+            status, body = 401, json.dumps({"status": 401})
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -37,8 +39,9 @@ def server():
 
 
 @pytest.fixture
-def client(server):
-    client = Client(f"http://127.0.0.1:{server.server_port}")
+def client(server, tmp_path):
+    (tmp_path / "token").write_text("a-token\n")
+    client = Client(f"http://127.0.0.1:{server.server_port}", tmp_path / "token")
     yield client
     client.close()
 
@@ -59,8 +62,10 @@ def test_what_is_not_json_is_named(client):
         client.pools()
 
 
-def test_nobody_there_is_an_api_error():
-    """A refused connection is the same kind of error."""
-    client = Client("http://127.0.0.1:9", timeout_s=0.5)
-    with pytest.raises(ApiError, match="GET /plan"):
-        client.plan()
+def test_nobody_there_is_an_api_error(tmp_path):
+    """A refused connection is the same kind of error, and so is a token that is not there yet."""
+    client = Client("http://127.0.0.1:9", tmp_path / "token", timeout_s=0.5)
+    for _ in range(2):
+        with pytest.raises(ApiError, match="GET /plan"):
+            client.plan()
+        (tmp_path / "token").write_text("a-token")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,7 +12,20 @@ import pytest
 from fastapi import FastAPI
 
 from northbound.api import create_app
+from northbound.client import TOKEN_VARIABLE
+from northbound.security.desk import Security
+from planner.config_northbound import Limits
 from tests.northbound.doubles import NOW, TOKEN, FakeOperations
+
+
+@pytest.fixture(autouse=True, scope="session")
+def token_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The token as the command line finds it."""
+    path = tmp_path_factory.mktemp("token") / "token"
+    path.write_text(TOKEN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TOKEN_VARIABLE, str(path))
+        yield path
 
 
 @pytest.fixture
@@ -21,7 +35,10 @@ def operations() -> FakeOperations:
 
 @pytest.fixture
 def app(operations: FakeOperations) -> FastAPI:
-    return create_app(operations, TOKEN, now=lambda: NOW)
+    # The clock stands still, so buckets do not fill: what is asked in one test is never too much.
+    limits = Limits(requests_per_s=1e6, failures_per_minute=1e6)
+    security = Security.of_token(TOKEN, lambda: NOW, limits)
+    return create_app(operations, TOKEN, now=lambda: NOW, security=security)
 
 
 Ask = Callable[..., httpx.Response]
@@ -29,9 +46,9 @@ Ask = Callable[..., httpx.Response]
 
 @pytest.fixture
 def ask(app: FastAPI) -> Ask:
-    """One request; ``token`` is sent as the bearer."""
+    """One request; ``token`` is sent as the bearer, the admin's unless another is given; None: none."""
 
-    def asked(method: str, path: str, token: str | None = None, **more: Any) -> httpx.Response:
+    def asked(method: str, path: str, token: str | None = TOKEN, **more: Any) -> httpx.Response:
         headers = dict(more.pop("headers", {}))
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"

@@ -44,7 +44,7 @@ def test_filters(ask: Ask, query: str, ids: list[int]):
 
 def test_acknowledging_needs_the_token_and_is_seen(ask: Ask):
     """Who may write may acknowledge; the next answer shows it as a change."""
-    assert ask("POST", "/alarms/2/acknowledge").status_code == 401
+    assert ask("POST", "/alarms/2/acknowledge", None).status_code == 401
     acknowledged = Alarm.model_validate(ask("POST", "/alarms/2/acknowledge", TOKEN).json())
     assert (acknowledged.acknowledged, acknowledged.closed) == (NOW, None)
     assert [one["id"] for one in ask("GET", "/alarms?since=3").json()["alarms"]] == [2]

@@ -34,7 +34,7 @@ def test_an_operator_gives_a_name_and_takes_it_back(ask: Ask):
 
 def test_what_is_wrong_is_told(ask: Ask):
     """No token, no such archetype, a name too long, a key too many."""
-    assert ask("PUT", "/archetypes/0/name", json={"name": "x"}).status_code == 401
+    assert ask("PUT", "/archetypes/0/name", None, json={"name": "x"}).status_code == 401
     assert ask("PUT", "/archetypes/7/name", TOKEN, json={"name": "x"}).status_code == 404
     assert ask("GET", "/archetypes/7").status_code == 404
     assert ask("PUT", "/archetypes/0/name", TOKEN, json={"name": "x" * 64}).status_code == 422

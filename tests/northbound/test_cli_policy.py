@@ -93,8 +93,10 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ask: Ask) -> list[str]:
     token = tmp_path / "token"
     token.write_text(TOKEN)
 
-    def asked(url: str, method: str, path: str, also: tuple[int, ...] = (), **more: Any) -> Any:
-        response = ask(method, path, **more)
+    def asked(
+        url: str, method: str, path: str, given: str, also: tuple[int, ...], ca: Path | None, **more: Any
+    ) -> Any:
+        response = ask(method, path, given, **more)
         assert response.is_success or response.status_code in also, response.text
         return response.json()
 

@@ -47,6 +47,7 @@ def test_pasted_request_works(ask: Ask, line: str):
     response = ask(
         method,
         url.removeprefix("http://127.0.0.1:8080"),
+        None,
         content=bodies[0] if bodies else None,
         headers=headers,
     )

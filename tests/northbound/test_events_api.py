@@ -62,7 +62,7 @@ def test_ids_of_feeds_have_slashes_and_still_name_an_event(ask: Ask):
 @pytest.mark.parametrize(("method", "path"), [("POST", "/events"), ("DELETE", "/events/exam")])
 def test_writes_need_the_token(ask: Ask, method: str, path: str):
     """Who may not write is told so before anything is looked at."""
-    assert ask(method, path, json=FETE).status_code == 401
+    assert ask(method, path, None, json=FETE).status_code == 401
 
 
 def test_unknown_event_is_404(ask: Ask):

@@ -122,7 +122,7 @@ def test_mode_is_changed_for_named_regions_or_a_share_of_them(ask: Ask):
 )
 def test_writes_need_the_token(ask: Ask, method: str, path: str):
     """Without it nothing is looked at."""
-    assert ask(method, path).status_code == 401
+    assert ask(method, path, None).status_code == 401
 
 
 @pytest.mark.parametrize("pool", ["anna", "global/west/ungrouped/anna", "west/ungrouped/anna"])

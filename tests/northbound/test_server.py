@@ -25,6 +25,7 @@ from planner.config import parse
 from planner.secret import SecretError, read_or_make
 from tests.northbound.doubles import TOKEN, FakeOperations, make_snapshot
 
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 CONFIG = parse({"capacity_mbps": 10, "regions": {"a": {"dpids": [1], "capacity_mbps": 10}}})
 
 
@@ -66,7 +67,7 @@ def while_serving(
         line = await asyncio.wait_for(ready, 10)
         assert line.startswith("tidegate planner ready rest=http://127.0.0.1:")
         urls = dict(part.split("=", 1) for part in line.split()[3:])
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(headers=BEARER, trust_env=False) as client:
             await body(urls["rest"], urls["seam"], client)
             asked = time.monotonic()
             await asyncio.wait_for(serving, 10)
@@ -81,7 +82,9 @@ def test_both_apps_listen_and_sigterm_ends_them():
     async def body(rest: str, seam: str, client: httpx.AsyncClient) -> None:
         assert (await client.get(f"{rest}/health")).json()["status"] == "ok"
         assert (await client.get(seam)).text == "seam"
-        answer = await client.put(f"{rest}/groups/g1/bandwidth", json={"weight": 2})
+        answer = await client.put(
+            f"{rest}/groups/g1/bandwidth", json={"weight": 2}, headers={"Authorization": ""}
+        )
         assert answer.status_code == 401
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,0 +1,1 @@
+"""Who may ask what: tokens, sessions, scopes, limits, pseudonyms and TLS. ``northbound.guard`` puts them in force."""
