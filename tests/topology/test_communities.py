@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
-from tests.topology.planted import Planted, mixed_sizes, planted_applications
+from bench.planted import Planted, mixed_sizes, planted_applications
 from topology import local_moving
 from topology.communities import (
     Communities,
@@ -133,7 +134,7 @@ def test_following_stays_near_the_last_result_and_leaves_a_poor_one() -> None:
         assert now.quality >= afresh.quality / 1.02
         last = now
     assert followed > fresh
-    poor = Communities(last.endpoints, np.zeros_like(last.label), last.is_service, 0.0)
+    poor = replace(last, label=np.zeros_like(last.label))
     assert agreement(planted, follow_communities(poor, *edges, planted.rate_bps)) > 0.8
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.topology.planted import planted_applications
+from bench.planted import planted_applications
 from topology.communities import find_communities
 from topology.groups import GroupTracker
 from topology.traffic import TrafficGraph
