@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,10 @@ class Fleet:
     _routes: Routes | None = None
     _views: dict[int, SwitchView] = field(default_factory=dict)
     _facts: dict[int, SwitchFacts] = field(default_factory=dict)
+    #: A switch that differs from its plan, or is silent, for longer than this is a problem.
+    alarm_after_s: float = 30.0
+    silent_after_s: float = 60.0
+    _repairs: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config) -> Fleet:
@@ -55,12 +59,14 @@ class Fleet:
             {name: region.dpids for name, region in config.regions.items()},
             {name: region.prefixes for name, region in config.regions.items()},
         )
-        t = config.topology
+        t, polling, alarm_after_s = config.topology, config.polling, config.enforcement.alarm_after_s
         return cls(
             regions,
             Bindings(users, t.learned_ttl_s),
             TopologyLog(t.events_kept, t.damping),
             {frozenset(cable.ends): cable.capacity_mbps * MEGA for cable in config.links},
+            alarm_after_s=alarm_after_s,
+            silent_after_s=alarm_after_s + polling.interval_s * (1 + polling.jitter) + polling.timeout_s,
         )
 
     @property
@@ -177,7 +183,7 @@ class Fleet:
             region = self.regions.of_switch(dpid)
             self._views[dpid] = replace(view, connected=True, region=region, last_seen=now)
         for dpid in before.keys() - connected.keys():
-            self._views[dpid] = replace(self._views[dpid], connected=False, in_step=None)
+            self._views[dpid] = replace(self._views[dpid], connected=False, in_step=None, differs_since=None)
 
     def polled(self, batch: SampleBatch, now: float) -> None:
         """A switch answered a poll."""
@@ -190,14 +196,40 @@ class Fleet:
     def applied(self, report: AppliedReport, now: float) -> None:
         """A switch was compared with a plan."""
         view = self._views.get(report.dpid)
-        if view is not None:
-            self._views[report.dpid] = replace(
-                view,
-                last_seen=now,
-                plan_version=report.plan_version or 0,
-                in_step=report.in_step,
-                n_meters=report.n_meters,
-            )
+        if view is None:
+            return
+        # A speaker counts from when the switch connected.
+        before = self._repairs.get(report.dpid, 0)
+        more = report.repairs - before if report.repairs >= before else report.repairs
+        self._repairs[report.dpid] = report.repairs
+        self._views[report.dpid] = replace(
+            view,
+            last_seen=now,
+            plan_version=report.plan_version or 0,
+            in_step=report.in_step,
+            n_meters=report.n_meters,
+            meters_differ=report.meters_differ,
+            entries_differ=report.entries_differ,
+            differs_since=report.differs_since,
+            meters_rounded=report.meters_rounded,
+            repairs=view.repairs + more,
+        )
+
+    def problems(self, now: float) -> Iterator[str]:
+        """One line for each connected switch that has differed from its plan, or not answered, for too long."""
+        for view in self.views():
+            if not view.connected:
+                continue
+            since = view.differs_since
+            if since is not None and now - since > self.alarm_after_s:
+                yield (
+                    f"{view.dpid:016x} has differed from the plan for {now - since:.0f} s: {view.meters_differ} meters "
+                    f"and {view.entries_differ} entries are not as wanted; it is tried on"
+                )
+            elif now - view.last_seen > self.silent_after_s:
+                yield (
+                    f"{view.dpid:016x} has not answered for {now - view.last_seen:.0f} s: what it holds is not known"
+                )
 
     def views(self) -> tuple[SwitchView, ...]:
         """Every switch ever reported, by dpid."""

@@ -351,7 +351,7 @@ class Planner:
                 decision.forecast.rung.reshape(2, -1),
                 np.stack([allocation.bound for allocation in decision.allocations]),
             )  # fmt: skip
-        failed = (*self.problems.values(), *self.prediction.problems)
+        failed = (*self.problems.values(), *self.prediction.problems, *self.fleet.problems(now))
         problems = failed + (s.problems if s is not None else ())
         planning = bool(self.publication.published.meters)
         status = "degraded" if failed else "ok" if planning else "starting"

@@ -92,6 +92,14 @@ class Plan:
     layouts: dict[int, SwitchLayout] = field(default_factory=dict)
     meters: dict[int, MeterTable] = field(default_factory=dict)
 
+    def is_delayed(self, newest: Plan) -> bool:
+        """Whether this is an earlier plan that arrives after ``newest``.
+
+        A planner that lost its memory counts versions anew, but later; one
+        whose clock was set back goes on counting.
+        """
+        return self.version < newest.version and self.time < newest.time
+
 
 def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
     """The bytes that ``decode_plan`` reads; without the layout where it is known."""

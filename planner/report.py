@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import msgpack
@@ -51,6 +51,15 @@ class AppliedReport:
     in_step: bool | None
     n_meters: int
     lost_polls: int
+    #: Meters that are not as the plan wants them, and entries that the switch did not take.
+    meters_differ: int = 0
+    entries_differ: int = 0
+    #: Meters that the switch rounds within the tolerance.
+    meters_rounded: int = 0
+    #: Meters and entries that others changed, since the connection began.
+    repairs: int = 0
+    #: Since when the switch differs from what it shall hold, epoch seconds; None: it does not.
+    differs_since: float | None = None
 
 
 def encode_network(report: NetworkReport) -> bytes:
@@ -108,17 +117,21 @@ def _host(mac: Any, addresses: Any, dpid: Any, port_no: Any, last_seen: Any) -> 
 
 def encode_applied(report: AppliedReport) -> bytes:
     """The bytes that ``decode_applied`` reads."""
-    packed: bytes = msgpack.packb(
-        [report.speaker, report.dpid, report.plan_version, report.in_step, report.n_meters, report.lost_polls]
-    )
+    packed: bytes = msgpack.packb([getattr(report, column.name) for column in fields(report)])
     return packed
+
+
+_DIFFERENCES: Final = ("meters_differ", "entries_differ", "meters_rounded", "repairs")
 
 
 def decode_applied(body: bytes) -> AppliedReport:
     """The report in these bytes. Raises ValueError."""
     raw = _unpack(body, "applied report")
     try:
-        speaker, dpid, plan_version, in_step, n_meters, lost_polls = raw
+        speaker, dpid, plan_version, in_step, n_meters, lost_polls, *more = raw
+        # An older release tells no more than this.
+        differs = dict(zip(_DIFFERENCES, more[:-1], strict=True)) if more else {}
+        since = more[-1] if more else None
         return AppliedReport(
             speaker=str(speaker),
             dpid=int(dpid),
@@ -126,6 +139,8 @@ def decode_applied(body: bytes) -> AppliedReport:
             in_step=None if in_step is None else bool(in_step),
             n_meters=int(n_meters),
             lost_polls=int(lost_polls),
+            **{name: int(count) for name, count in differs.items()},
+            differs_since=None if since is None else float(since),
         )
     except _MALFORMED as error:
         raise ValueError(f"applied report is malformed: {error!r}") from None

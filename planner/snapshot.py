@@ -106,6 +106,14 @@ class SwitchView:
     in_step: bool | None
     n_meters: int
     lost_polls: int
+    #: Meters and entries that are not as that plan wants them, and since when; None: they are.
+    meters_differ: int = 0
+    entries_differ: int = 0
+    differs_since: float | None = None
+    #: Meters that the switch rounds within the tolerance.
+    meters_rounded: int = 0
+    #: Meters and entries that others changed, since the switch was first seen. Only rises.
+    repairs: int = 0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from planner.report import AppliedReport, SwitchFacts, encode_applied, encode_ne
 from planner.secret import read_or_make
 from ryu_apps.accounting import PairNumbers
 from ryu_apps.discovery import probe, read_probe
+from ryu_apps.enforcer import Wanted
 from ryu_apps.fabric import Fabric
 from ryu_apps.framework import (
     DEAD_DISPATCHER,
@@ -40,7 +41,7 @@ from ryu_apps.framework import (
 from ryu_apps.link import NETWORK_PATH, PlannerLink
 from ryu_apps.pipeline import Stage, pair_entry, switch_flows
 from ryu_apps.punted import read_punted
-from ryu_apps.switch import Applied, Switch, Wanted
+from ryu_apps.switch import Applied, Switch
 from telemetry.samples import SampleBatch, encode_batch
 from topology.learning import HostChange, Sighting
 from topology.network import Port
@@ -210,6 +211,9 @@ class Bandwidth(RyuApp):
     # What the planner says.
 
     def _on_plan(self, plan: Plan) -> None:
+        if self.plan is not None and plan.is_delayed(self.plan):
+            LOG.warning("plan %d came after plan %d: not followed", plan.version, self.plan.version)
+            return
         if plan.mode not in ("live", "canary"):
             # Shadow: made and shown. What is enforced stays.
             self.plan = self.plan or Plan(plan.version, plan.time)
@@ -234,7 +238,11 @@ class Bandwidth(RyuApp):
         if self.plan is None or dpid not in self.plan.layouts:
             return Wanted(switch_flows(view), {}, None)
         rates = self.plan.meters.get(dpid, MeterTable()).rates()
-        return Wanted(switch_flows(view), rates, self.plan.version)
+        remark: frozenset[int] = frozenset()
+        if self.config.enforcement.over_limit == "remark":
+            # Users' only: groups and regions keep their rates by dropping.
+            remark = frozenset(m for b in self.plan.layouts[dpid].bindings for m in b.user_meter)
+        return Wanted(switch_flows(view), rates, self.plan.version, remark=remark)
 
     def _warm(self) -> bool:
         """Whether the picture is complete enough to correct what an earlier process left."""
@@ -261,15 +269,36 @@ class Bandwidth(RyuApp):
         if self._applied.get(applied.dpid) == applied:
             return
         self._applied[applied.dpid] = applied
-        report = AppliedReport(self.speaker, **vars(applied))
+        stands = applied.standing
+        report = AppliedReport(
+            speaker=self.speaker,
+            dpid=applied.dpid,
+            plan_version=stands.plan_version,
+            in_step=stands.in_step,
+            n_meters=stands.n_meters,
+            lost_polls=applied.lost_polls,
+            meters_differ=stands.meters_differ,
+            entries_differ=stands.entries_differ,
+            meters_rounded=stands.meters_rounded,
+            repairs=stands.repairs,
+            differs_since=applied.differs_since,
+        )
         self.link.send("/v1/applied", encode_applied(report))
+
+    def facts_changed(self, dpid: int) -> None:
+        """A switch can do less than it said: the planner has to make do with that."""
+        self.fabric.switch_facts(dpid, self._facts(dpid))
+        self._tell_network()
+
+    def _facts(self, dpid: int) -> SwitchFacts:
+        facts = self.switches[dpid].facts
+        return SwitchFacts(facts.n_tables, facts.max_meters, facts.description)
 
     def recovered(self, dpid: int, hosts: list[Sighting], fresh: bool) -> None:
         """A switch was read for the first time on this connection."""
         switch = self.switches[dpid]
         now = time.time()
-        facts = switch.facts
-        self.fabric.switch_up(dpid, SwitchFacts(facts.n_tables, facts.max_meters, facts.description), now)
+        self.fabric.switch_up(dpid, self._facts(dpid), now)
         for desc in switch.datapath.ports.values():
             if desc.port_no <= ofproto_v1_3.OFPP_MAX:
                 self.fabric.port(_port(dpid, desc), now, afresh=fresh)

@@ -47,15 +47,15 @@ class Conversation:
         if waiting is not None:
             waiting.put(value)
 
-    def ask(self, requests: Sequence[Any], timeout_s: float | None = None) -> list[Any]:
-        """The answers to some requests, sent as one buffer. Raises SwitchSilentError."""
+    def ask(self, requests: Sequence[Any], timeout_s: float | None = None, after: bytes = b"") -> list[Any]:
+        """The answers to some requests, sent as one buffer behind ``after``. Raises SwitchSilentError."""
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         xids = take_xids(self.datapath, len(requests)).tolist()
         queues = {xid: hub.Queue(1) for xid in xids}
         self._waiting.update(queues)
         deadline = time.monotonic() + timeout_s
         try:
-            self.datapath.send(serialize(requests, xids))
+            self.datapath.send(after + serialize(requests, xids))
             return [queues[xid].get(timeout=max(0.001, deadline - time.monotonic())) for xid in xids]
         except hub.QueueEmpty:
             names = ", ".join(type(request).__name__ for request in requests)
@@ -70,11 +70,14 @@ class Conversation:
         if raw:
             self.datapath.send(join_messages(raw, take_xids(self.datapath, len(raw))))
 
-    def barrier(self) -> None:
-        """Wait until the switch has worked off what was sent. Raises SwitchSilentError."""
-        self.ask([ofproto_v1_3_parser.OFPBarrierRequest(self.datapath)], _BARRIER_S)
+    def confirm(self, messages: bytes) -> None:
+        """Send messages and wait until the switch has worked them off. Raises SwitchSilentError.
+
+        The barrier is in the same buffer, so that it is not answered where the messages got lost.
+        """
+        self.ask([ofproto_v1_3_parser.OFPBarrierRequest(self.datapath)], _BARRIER_S, messages)
 
     def tell(self, raw: Sequence[bytes]) -> None:
-        """Send messages and wait until the switch has worked them off. Raises SwitchSilentError."""
-        self.post(raw)
-        self.barrier()
+        """As ``confirm``, of messages one by one."""
+        if raw:
+            self.confirm(join_messages(raw, take_xids(self.datapath, len(raw))))

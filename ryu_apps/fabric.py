@@ -87,6 +87,11 @@ class Fabric:
         self.discovery.reprieve(dpid, now)
         self._changed()
 
+    def switch_facts(self, dpid: int, facts: SwitchFacts) -> None:
+        """A connected switch is known better than before."""
+        self.facts[dpid] = facts
+        self._changed()
+
     def switch_down(self, dpid: int) -> None:
         """A control channel is lost. The switch may well go on forwarding, so it stays on the map."""
         self.connected -= {dpid}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -17,58 +17,26 @@ import numpy as np
 
 from planner.config import Config
 from ryu_apps.accounting import PairNumbers
-from ryu_apps.codec.body import StatsBody
 from ryu_apps.codec.flow_stats import FlowStats, decode_flow_stats, decode_port_stats
-from ryu_apps.codec.messages import MeterCommand
-from ryu_apps.codec.meter_stats import decode_meter_configs, decode_meter_stats
+from ryu_apps.codec.meter_stats import decode_meter_stats
 from ryu_apps.conversation import Conversation, SwitchSilentError
 from ryu_apps.cookies import KIND_MASK, Kind, unpack_cookies
-from ryu_apps.flows import FlowChanges, delete_by_cookie, flow_changes, wire_entry
-from ryu_apps.framework import (
-    flow_entries,
-    hub,
-    ofproto_v1_3,
-    ofproto_v1_3_parser,
-    send_all,
-    take_xids,
-)
-from ryu_apps.meters import MeterChanges, MeterRates, meter_changes, write_meters
+from ryu_apps.enforcer import Enforcer, Standing, Wanted
+from ryu_apps.flows import delete_by_cookie, wire_entry
+from ryu_apps.framework import flow_entries, hub, ofproto_v1_3, ofproto_v1_3_parser, send_all
+from ryu_apps.meters import counting_drops
 from ryu_apps.pipeline import FlowEntry, Pipeline, TooFewTablesError
+from ryu_apps.quirks import MeterFeatures, quirks_of
 from ryu_apps.sampling import Reading, Sampler
 from telemetry.samples import SampleBatch
 from topology.learning import Sighting
 
 LOG = logging.getLogger("tidegate.switch")
 
-#: After errors a switch is read again so soon, and so often in a row.
+#: A round that met errors is followed by another so soon; each further one waits twice as long, up to the most.
+#: With a barrier that was lost a moment ago (5 s) that is less than 10 s.
 _RETRY_S: Final = 0.3
-_RETRIES: Final = 5
-#: Open vSwitch makes a new meter behind the same id, with counters at zero and the old duration.
-_CLEARS_ON_MODIFY: Final = "Open vSwitch"
-_KEPT_WITHOUT_PLAN: Final = frozenset(
-    {
-        Kind.UPLOAD_USER,
-        Kind.UPLOAD_GROUP,
-        Kind.UPLOAD_REGION,
-        Kind.DOWNLOAD_USER,
-        Kind.DOWNLOAD_GROUP,
-        Kind.DOWNLOAD_REGION,
-    }
-)
-#: So many refusals in a round are told one by one.
-_ERRORS_LOGGED: Final = 10
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a switch shall hold."""
-
-    flows: Iterable[FlowEntry]
-    meters: MeterRates
-    #: None while the planner has not spoken: meters, and entries that may use them, stay as they are.
-    plan_version: int | None
-    #: False while the picture of the network is incomplete after a start: nothing is taken away.
-    complete: bool = True
+_RETRY_MOST_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +53,9 @@ class Applied:
     """How a switch stands after it was compared with a plan."""
 
     dpid: int
-    plan_version: int | None
-    #: Whether the meters read back equal the plan. None: not read yet.
-    in_step: bool | None
-    n_meters: int
+    standing: Standing
+    #: Since when it differs from what was wanted, epoch seconds; None: it does not.
+    differs_since: float | None
     lost_polls: int
 
 
@@ -107,6 +74,9 @@ class Surroundings(Protocol):
     def applied(self, applied: Applied) -> None:
         """The switch was compared with the plan, and brought there where it could be."""
 
+    def facts_changed(self, dpid: int) -> None:
+        """A switch turned out to be able to do less than it said."""
+
     def recovered(self, dpid: int, hosts: list[Sighting], fresh: bool) -> None:
         """The switch was read for the first time: the hosts in its entries; fresh if it held none of ours."""
 
@@ -122,20 +92,21 @@ class Switch:
     clock: Callable[[], float] = time.time
     facts: Facts = field(default_factory=lambda: Facts(254, 0, ""))
     pipeline: Pipeline = field(default_factory=Pipeline)
-    #: Cookies and meters as read back last, and sent since.
-    held: set[int] = field(default_factory=set)
-    meters: dict[int, tuple[int, int]] = field(default_factory=dict)
     ready: bool = False
     alive: bool = True
     n_pairs: int = 0
     _wake: Any = field(default_factory=hub.Event)
-    _errors: int = 0
-    _retries: int = 0
     _lost: int = 0
+    #: The last round came not to its end: what the switch holds is to be read before anything is sent.
+    _unsure: bool = False
+    _retries: int = 0
+    _read_at: float = 0.0
+    _differs_since: float | None = None
 
     def __post_init__(self) -> None:
         self._talk = Conversation(self.datapath, self.config.polling.timeout_s)
         self._sampler = Sampler(self.dpid, self.pairs)
+        self.enforcer = Enforcer(self.dpid, self._talk, self.config.enforcement, self._modifying)
 
     @property
     def dpid(self) -> int:
@@ -157,16 +128,8 @@ class Switch:
         self._talk.on_reply(xid, value)
 
     def on_error(self, message: Any) -> None:
-        """The switch refused something: read it again before trying again."""
-        self._errors += 1
-        if self._errors <= _ERRORS_LOGGED:
-            LOG.warning(
-                "dp %016x refused a message: type %s code %s xid %s",
-                self.dpid,
-                message.type,
-                message.code,
-                message.xid,
-            )
+        """The switch refused something."""
+        self.enforcer.refused(message)
         self.on_reply(message.xid, None)
 
     # The green thread.
@@ -182,16 +145,17 @@ class Switch:
                 if now >= next_poll:
                     next_poll = now + self._interval_s()
                     self._poll()
+                elif self._unsure or now >= self._next_read():
+                    self._read_back()
                 self._reconcile()
             except SwitchSilentError as error:
+                self._unsure = True
                 LOG.warning("dp %016x %s", self.dpid, error)
             except Exception:
+                self._unsure = True
                 LOG.exception("dp %016x round failed", self.dpid)
-            if self._is_to_retry():
-                next_poll = min(next_poll, time.monotonic() + _RETRY_S)
-            pause = next_poll - time.monotonic()
-            if not self.ready:
-                pause = max(pause, _RETRY_S)
+            until = min(next_poll, self._next_read()) if self.ready else float("inf")
+            pause = min(until - time.monotonic(), self._retry_in_s())
             self._wake.wait(timeout=max(pause, 0.01))
             self._wake.clear()
 
@@ -200,17 +164,23 @@ class Switch:
         polling = self.config.polling
         return polling.interval_s * (1 + polling.jitter * (np.random.default_rng().random() - 0.5))
 
-    def _is_to_retry(self) -> bool:
-        """Whether this round met errors, and the rounds before it not too often."""
-        errors, self._errors = self._errors, 0
-        if not errors:
+    def _next_read(self) -> float:
+        """When all must be read back, by the monotonic clock, however long it is to the next poll."""
+        return self._read_at + self.config.enforcement.readback_s
+
+    def _retry_in_s(self) -> float:
+        """How long until the next try after a round with errors, spread; inf after one without."""
+        errors, self.enforcer.errors = self.enforcer.errors, 0
+        if not errors and not self._unsure and self.ready:
             self._retries = 0
-            return False
-        self._retries += 1
-        return self._retries <= _RETRIES
+            return float("inf")
+        self._unsure = True
+        wait_s = min(_RETRY_S * 2**self._retries, _RETRY_MOST_S)
+        self._retries = min(self._retries + 1, 16)
+        return float(wait_s * (1 - 0.25 * np.random.default_rng().random()))
 
     def _get_to_know(self) -> None:
-        self.facts = self._ask_facts()
+        self._ask_facts()
         try:
             self.pipeline = Pipeline.fitting(self.facts.n_tables)
         except TooFewTablesError as error:
@@ -225,17 +195,27 @@ class Switch:
         hosts = self._hosts_in(stats)
         # Numbers of pairs belong to a process that is gone.
         self._talk.tell([delete_by_cookie(int(Kind.ACCOUNTING) << 60, KIND_MASK)])
-        self.held = {cookie for cookie in self.held if cookie >> 60 != Kind.ACCOUNTING}
+        self.enforcer.held = {c for c in self.enforcer.held if c >> 60 != Kind.ACCOUNTING}
         self.n_pairs = 0
         self.ready = True
         LOG.info(
             "dp %016x is %s: %d tables, %d meters; holds %d entries, %d meters, %d hosts",
             self.dpid, self.facts.description, self.facts.n_tables, self.facts.max_meters,
-            len(self.held), len(self.meters), len(hosts),
+            len(self.enforcer.held), len(self.enforcer.meters), len(hosts),
         )  # fmt: skip
-        self.surroundings.recovered(self.dpid, hosts, fresh=not self.held)
+        self._log_lacks()
+        self.surroundings.recovered(self.dpid, hosts, fresh=not self.enforcer.held)
 
-    def _ask_facts(self) -> Facts:
+    def _log_lacks(self) -> None:
+        quirks, settings = self.enforcer.quirks, self.config.enforcement
+        if not quirks.kbps:
+            LOG.error("dp %016x cannot meter bits per second: its users are not metered", self.dpid)
+        elif settings.over_limit == "remark" and not quirks.remark:
+            LOG.warning("dp %016x cannot remark: what exceeds a rate is dropped", self.dpid)
+        elif settings.over_limit == "remark" and settings.drop_at and quirks.max_bands < 2:
+            LOG.warning("dp %016x has one band a meter: what it remarks is never dropped", self.dpid)
+
+    def _ask_facts(self) -> None:
         ofp, parser, dp = ofproto_v1_3, ofproto_v1_3_parser, self.datapath
         # Whole packets are not wanted at the controller.
         send_all(dp, [parser.OFPSetConfig(dp, ofp.OFPC_FRAG_NORMAL, 0xFFE5)])
@@ -246,15 +226,18 @@ class Switch:
                 parser.OFPFeaturesRequest(dp),
             ]
         )
-        max_meters = features[0].max_meter if features else 0
+        named = (desc[0].mfr_desc, desc[0].hw_desc, desc[0].sw_desc) if desc else ()
+        description = " ".join(part.decode(errors="replace") for part in named)
+        said = MeterFeatures()
+        if features:
+            f = features[0]
+            said = MeterFeatures(f.max_meter, f.band_types, f.capabilities, f.max_bands)
+        n_tables = tables.n_tables if tables is not None else 254
+        quirks = quirks_of(self.dpid, description, n_tables, said, self.config.enforcement)
         if self.config.openflow.max_meters is not None:
-            max_meters = min(max_meters, self.config.openflow.max_meters)
-        named = (desc[0].hw_desc, desc[0].sw_desc) if desc else ()
-        return Facts(
-            n_tables=tables.n_tables if tables is not None else 254,
-            max_meters=max_meters,
-            description=" ".join(part.decode(errors="replace") for part in named),
-        )
+            quirks = replace(quirks, max_meters=min(quirks.max_meters, self.config.openflow.max_meters))
+        self.enforcer.quirks = quirks
+        self.facts = Facts(quirks.max_tables, quirks.budget, description)
 
     def _hosts_in(self, stats: FlowStats) -> list[Sighting]:
         """The hosts that an earlier process wrote entries for."""
@@ -290,102 +273,51 @@ class Switch:
             asked_at,
             self.clock(),
         )
-        self.held = {cookie for cookie in reading.flows.cookie.tolist() if cookie >> 60}
-        self._take_meters(configs)
+        self.enforcer.take(reading.flows.cookie.tolist(), configs)
+        self._has_read()
         self._sample(reading)
         return reading.flows
 
+    def _read_back(self) -> None:
+        """Between polls, so that neither repair nor alarm waits for the next one."""
+        self.enforcer.read_back()
+        self._has_read()
+
+    def _has_read(self) -> None:
+        self._unsure, self._read_at = False, time.monotonic()
+
     def _sample(self, reading: Reading) -> None:
-        limits = {meter: rate * 1e3 for meter, (rate, _) in self.meters.items()}
+        meters = self.enforcer.meters
+        if reading.meters is not None and self.config.enforcement.over_limit == "remark":
+            reading = replace(reading, meters=counting_drops(reading.meters, meters))
+        limits = {meter: setting.limit_kbps * 1e3 for meter, setting in meters.items()}
         sampled = self._sampler.sample(reading, limits, self._lost)
         self._lost = 0
         self.n_pairs = sampled.n_pairs
         located = (self.surroundings.host_of_series(self.dpid, int(s)) for s in sampled.active_hosts)
         sightings = [Sighting(mac, None, self.dpid, port) for mac, port in filter(None, located)]
-        self.surroundings.sampled(sampled.batch, sightings)
+        batch = replace(sampled.batch, meters=self.enforcer.of_the_plan(sampled.batch.meters))
+        self.surroundings.sampled(batch, sightings)
         self._talk.post([delete_by_cookie(cookie) for cookie in sampled.stale])
 
-    def _take_meters(self, bodies: list[StatsBody] | None) -> None:
-        if bodies is None:
-            return
-        configs = decode_meter_configs(bodies)
-        rows = zip(configs.meter_id.tolist(), configs.rate.tolist(), configs.burst.tolist(), strict=True)
-        self.meters = {meter: (rate, burst) for meter, rate, burst in rows}
+    def _modifying(self, meters: Sequence[int]) -> None:
+        if self.enforcer.quirks.clears_on_modify:
+            self._sampler.memory.meters_modified(meters, self.clock())
 
     def _reconcile(self) -> None:
         wanted = self.surroundings.wanted(self.dpid)
         if wanted is None or not self.ready:
             return
-        flows, meters = self._flow_changes(wanted), self._meter_changes(wanted)
-        self._change_meters(meters, wanted.meters)
-        self._change_flows(flows)
-        if meters.delete:
-            self._log_meters("delete", meters.delete, wanted.meters)
-            self._write(MeterCommand.DELETE, meters.delete, wanted.meters)
-        if meters:
-            # Read back, not remembered: the switch may have rounded, refused or forgotten.
-            (configs,) = self._talk.ask(
-                [ofproto_v1_3_parser.OFPMeterConfigStatsRequest(self.datapath, 0, ofproto_v1_3.OFPM_ALL)]
-            )
-            self._take_meters(configs)
-        in_step = self.meters == dict(wanted.meters) if wanted.plan_version is not None else None
-        if meters and not in_step and wanted.complete:
-            self._errors += 1
-        self.surroundings.applied(
-            Applied(self.dpid, wanted.plan_version, in_step, len(self.meters), self._lost)
-        )
-
-    def _flow_changes(self, wanted: Wanted) -> FlowChanges:
-        wire = {entry.cookie: entry for entry in map(wire_entry, wanted.flows)}
-        held = self.held
-        if wanted.plan_version is None and any(cookie >> 60 in _KEPT_WITHOUT_PLAN for cookie in held):
-            wire = {c: e for c, e in wire.items() if c >> 60 not in _KEPT_WITHOUT_PLAN}
-            held = {c for c in held if c >> 60 not in _KEPT_WITHOUT_PLAN}
-        changes = flow_changes(held, wire)
-        return changes if wanted.complete else FlowChanges(add=changes.add)
-
-    def _meter_changes(self, wanted: Wanted) -> MeterChanges:
-        if wanted.plan_version is None:
-            return MeterChanges()
-        changes = meter_changes(self.meters, wanted.meters)
-        return changes if wanted.complete else replace(changes, delete=())
-
-    def _change_meters(self, changes: MeterChanges, wanted: MeterRates) -> None:
-        for command, meters in (
-            (MeterCommand.MODIFY, changes.lower),
-            (MeterCommand.MODIFY, changes.raise_),
-            (MeterCommand.ADD, changes.add),
-        ):
-            if not meters:
-                continue
-            self._log_meters("modify" if command is MeterCommand.MODIFY else "add", meters, wanted)
-            if command is MeterCommand.MODIFY and _CLEARS_ON_MODIFY in self.facts.description:
-                self._sampler.memory.meters_modified(meters, self.clock())
-            self._write(command, meters, wanted)
-
-    def _log_meters(self, verb: str, meters: tuple[int, ...], wanted: MeterRates) -> None:
-        # One line a change while they are few enough to be read.
-        if len(meters) > 50:
-            LOG.info("dp %016x %s %d meters", self.dpid, verb, len(meters))
-            return
-        for meter in meters:
-            old, new = self.meters.get(meter, (0, 0))[0], wanted.get(meter, (0, 0))[0]
-            LOG.info("dp %016x meter %d: %d -> %d kbit/s", self.dpid, meter, old, new)
-
-    def _write(self, command: MeterCommand, meters: tuple[int, ...], wanted: MeterRates) -> None:
-        self.datapath.send(write_meters(command, meters, wanted, take_xids(self.datapath, len(meters))))
-        self._talk.barrier()
-
-    def _change_flows(self, changes: FlowChanges) -> None:
-        if not changes:
-            return
-        LOG.info("dp %016x flows: %d added, %d removed", self.dpid, len(changes.add), len(changes.delete))
-        if changes.add:
-            self._talk.tell([entry.add for entry in changes.add])
-        if changes.delete:
-            self._talk.tell([delete_by_cookie(cookie) for cookie in changes.delete])
-        self.held |= {entry.cookie for entry in changes.add}
-        self.held -= set(changes.delete)
+        standing = self.enforcer.reconcile(wanted)
+        if standing.in_step is not False:
+            self._differs_since = None
+        elif self._differs_since is None:
+            self._differs_since = self.clock()
+        self.surroundings.applied(Applied(self.dpid, standing, self._differs_since, self._lost))
+        budget = self.enforcer.quirks.budget
+        if budget != self.facts.max_meters:
+            self.facts = replace(self.facts, max_meters=budget)
+            self.surroundings.facts_changed(self.dpid)
 
     def add_pairs(self, entries: list[FlowEntry]) -> None:
         """Install accounting entries; called between rounds, waits for nothing."""

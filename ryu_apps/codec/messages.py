@@ -15,6 +15,7 @@ I64 = npt.NDArray[np.int64]
 _VERSION: Final = 4
 _OFPT_METER_MOD: Final = 29
 _OFPMBT_DROP: Final = 1
+_OFPMBT_DSCP_REMARK: Final = 2
 _HEADER_BYTES: Final = 8
 #: OFPMF_KBPS | OFPMF_BURST | OFPMF_STATS: how Tidegate's meters are set.
 METER_FLAGS: Final = 1 | 4 | 8
@@ -26,15 +27,15 @@ _HEADER_FIELDS: Final = [("version", "u1"), ("type", "u1"), ("length", ">u2"), (
 _METER_FIELDS: Final = [*_HEADER_FIELDS, ("command", ">u2"), ("flags", ">u2"), ("meter_id", ">u4")]
 #: ofp_meter_mod without a band (OpenFlow 1.3.5, 7.3.4.4).
 _METER_MOD: Final = np.dtype(_METER_FIELDS)
-#: ... and with one ofp_meter_band_drop.
-_METER_MOD_DROP: Final = np.dtype(
+#: ofp_meter_band_drop and ofp_meter_band_dscp_remark: one leaves unused what the other calls its level.
+_BAND: Final = np.dtype(
     [
-        *_METER_FIELDS,
-        ("band_type", ">u2"),
-        ("band_length", ">u2"),
+        ("type", ">u2"),
+        ("length", ">u2"),
         ("rate", ">u4"),
         ("burst", ">u4"),
-        ("pad", "u1", (4,)),
+        ("precedence", "u1"),
+        ("pad", "u1", (3,)),
     ]
 )
 
@@ -79,6 +80,7 @@ def meter_mods(
     rate_kbps: npt.ArrayLike,
     burst_kbit: npt.ArrayLike,
     xid: npt.ArrayLike,
+    flags: int = METER_FLAGS,
 ) -> bytes:
     """Meter-mods that add or modify meters of one drop band each, in the order given.
 
@@ -88,26 +90,72 @@ def meter_mods(
     meter_id : shape (n_meters,)            1..OFPM_MAX.
     rate_kbps, burst_kbit : one or shape (n_meters,)   At least 1, at least 0.
     xid : one or shape (n_meters,)          Given to Ryu's ``datapath.send`` the switch's errors carry these.
+    flags :                                 OFPMF_* of all.
 
     Raises
     ------
     ValueError : if a bound above is broken.
     """
+    messages = _banded(command, meter_id, xid, flags, 1)
+    _fill_band(messages["bands"][:, 0], _OFPMBT_DROP, rate_kbps, burst_kbit)
+    return messages.tobytes()
+
+
+def remarking_meter_mods(
+    command: MeterCommand | npt.ArrayLike,
+    meter_id: npt.ArrayLike,
+    marked: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike],
+    dropped: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+    xid: npt.ArrayLike,
+    flags: int = METER_FLAGS,
+) -> bytes:
+    """As ``meter_mods``, of meters that raise the drop precedence of what exceeds them.
+
+    ``marked`` are rate, burst and by how many levels (1..255); ``dropped`` rate and burst of
+    a second band that drops; None: there is none.
+
+    Raises
+    ------
+    ValueError : if a bound is broken.
+    """
+    messages = _banded(command, meter_id, xid, flags, 1 if dropped is None else 2)
+    rate_kbps, burst_kbit, levels = marked
+    first = messages["bands"][:, 0]
+    _fill_band(first, _OFPMBT_DSCP_REMARK, rate_kbps, burst_kbit)
+    first["precedence"] = _within("precedence", levels, 1, 255, len(messages))
+    if dropped is not None:
+        _fill_band(messages["bands"][:, 1], _OFPMBT_DROP, *dropped)
+    return messages.tobytes()
+
+
+def _banded(
+    command: MeterCommand | npt.ArrayLike,
+    meter_id: npt.ArrayLike,
+    xid: npt.ArrayLike,
+    flags: int,
+    n_bands: int,
+) -> npt.NDArray[np.void]:
+    """Meter-mods with so many bands, all but the bands filled in."""
     ids = np.atleast_1d(np.asarray(meter_id, np.int64))
     count = len(ids)
-    messages = np.zeros(count, _METER_MOD_DROP)
+    messages = np.zeros(count, np.dtype([*_METER_FIELDS, ("bands", _BAND, (n_bands,))]))
     messages["version"] = _VERSION
     messages["type"] = _OFPT_METER_MOD
-    messages["length"] = _METER_MOD_DROP.itemsize
+    messages["length"] = messages.dtype.itemsize
     messages["xid"] = _within("xid", xid, 0, 0xFFFFFFFF, count)
     messages["command"] = _within("command", command, MeterCommand.ADD, MeterCommand.MODIFY, count)
-    messages["flags"] = METER_FLAGS
+    messages["flags"] = _within("flags", flags, 0, 0xFFFF, count)
     messages["meter_id"] = _within("meter_id", ids, 1, MAX_METER_ID, count)
-    messages["band_type"] = _OFPMBT_DROP
-    messages["band_length"] = _METER_MOD_DROP.itemsize - _METER_MOD.itemsize
-    messages["rate"] = _within("rate_kbps", rate_kbps, 1, MAX_KBPS, count)
-    messages["burst"] = _within("burst_kbit", burst_kbit, 0, MAX_KBPS, count)
-    return messages.tobytes()
+    return messages
+
+
+def _fill_band(
+    bands: npt.NDArray[np.void], kind: int, rate_kbps: npt.ArrayLike, burst_kbit: npt.ArrayLike
+) -> None:
+    bands["type"] = kind
+    bands["length"] = _BAND.itemsize
+    bands["rate"] = _within("rate_kbps", rate_kbps, 1, MAX_KBPS, len(bands))
+    bands["burst"] = _within("burst_kbit", burst_kbit, 0, MAX_KBPS, len(bands))
 
 
 def meter_deletes(meter_id: npt.ArrayLike, xid: npt.ArrayLike) -> bytes:

@@ -1,7 +1,7 @@
 """Meter statistics and meter configuration replies as columns.
 
-Tidegate's meters have one band, a drop; of a foreign meter with more, the first is
-given and ``n_bands`` tells.
+Tidegate's meters have one band, a drop, or a remark and perhaps a drop above it; of a
+foreign meter with more, the first two are given and ``n_bands`` tells.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ryu_apps.codec.entries import F64, I64, Body, Counter, Layout, counter, duration_s, split_entries
+from ryu_apps.codec.entries import F64, I64, Body, Bool, Counter, Layout, counter, duration_s, split_entries
 
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 
 _BAND_BYTES: Final = 16
 
-#: ofp_meter_stats and its first ofp_meter_band_stats (OpenFlow 1.3.5, 7.3.5.13).
+#: ofp_meter_stats and its first two ofp_meter_band_stats (OpenFlow 1.3.5, 7.3.5.13).
 STATS_LAYOUT: Final = Layout(
     name="meter statistics",
     head=np.dtype(
@@ -35,13 +35,15 @@ STATS_LAYOUT: Final = Layout(
             ("duration_nsec", ">u4"),
             ("packet_band_count", ">u8"),
             ("byte_band_count", ">u8"),
+            ("packet_second_count", ">u8"),
+            ("byte_second_count", ">u8"),
         ]
     ),
     length_at=4,
     smallest=40,
 )
 
-#: ofp_meter_config and the common part of its first band (OpenFlow 1.3.5, 7.3.5.14 and 7.3.4.4).
+#: ofp_meter_config and its first two bands, as far as drop and remark need (OpenFlow 1.3.5, 7.3.5.14 and 7.3.4.4).
 CONFIG_LAYOUT: Final = Layout(
     name="meter configuration",
     head=np.dtype(
@@ -49,11 +51,18 @@ CONFIG_LAYOUT: Final = Layout(
             ("length", ">u2"),
             ("flags", ">u2"),
             ("meter_id", ">u4"),
-            ("band_type", ">u2"),
+            ("type", ">u2"),
             ("band_length", ">u2"),
             ("rate", ">u4"),
             ("burst", ">u4"),
-            ("pad", "V4"),
+            ("precedence", "u1"),
+            ("pad", "V3"),
+            ("second_type", ">u2"),
+            ("second_length", ">u2"),
+            ("second_rate", ">u4"),
+            ("second_burst", ">u4"),
+            ("second_precedence", "u1"),
+            ("second_pad", "V3"),
         ]
     ),
     length_at=0,
@@ -77,9 +86,25 @@ class MeterStats:
     #: What the first band dropped. Not valid where the meter has no band.
     packet_band_count: Counter
     byte_band_count: Counter
+    #: The second band's; not valid where the meter has none.
+    byte_second_count: Counter
 
     def __len__(self) -> int:
         return len(self.meter_id)
+
+
+@dataclass(frozen=True)
+class BandColumns:
+    """One band of each meter; all 0, which is no type, where the meter has none. Columns have shape (n_meters,)."""
+
+    #: OFPMBT_*.
+    type: U16
+    #: kbit/s, or packets/s if the meter's flags say so.
+    rate: U32
+    #: kbit, or packets.
+    burst: U32
+    #: A remark's number of levels; means nothing for others.
+    precedence: U32
 
 
 @dataclass(frozen=True)
@@ -90,12 +115,8 @@ class MeterConfigs:
     #: OFPMF_* bits.
     flags: U16
     n_bands: I64
-    #: OFPMBT_* of the first band; 0, which is no type, where there is none. Likewise ``rate`` and ``burst``.
-    band_type: U16
-    #: kbit/s, or packets/s if the flags say so.
-    rate: U32
-    #: kbit, or packets.
-    burst: U32
+    first: BandColumns
+    second: BandColumns
 
     def __len__(self) -> int:
         return len(self.meter_id)
@@ -119,6 +140,7 @@ def decode_meter_stats(bodies: Sequence[Body]) -> MeterStats:
         byte_in_count=counter(heads["byte_in_count"]),
         packet_band_count=counter(heads["packet_band_count"]),
         byte_band_count=counter(heads["byte_band_count"]),
+        byte_second_count=counter(heads["byte_second_count"]),
     )
 
 
@@ -132,12 +154,18 @@ def decode_meter_configs(bodies: Sequence[Body]) -> MeterConfigs:
     entries = split_entries(bodies, CONFIG_LAYOUT)
     heads = entries.heads
     n_bands = (entries.lengths - CONFIG_LAYOUT.smallest) // _BAND_BYTES
-    has_band = n_bands > 0
     return MeterConfigs(
         meter_id=heads["meter_id"].astype(np.uint32),
         flags=heads["flags"].astype(np.uint16),
         n_bands=n_bands,
-        band_type=np.where(has_band, heads["band_type"], 0).astype(np.uint16),
-        rate=np.where(has_band, heads["rate"], 0).astype(np.uint32),
-        burst=np.where(has_band, heads["burst"], 0).astype(np.uint32),
+        first=_band(heads, n_bands > 0, ""),
+        second=_band(heads, n_bands > 1, "second_"),
     )
+
+
+def _band(heads: npt.NDArray[np.void], there: Bool, prefix: str) -> BandColumns:
+    def column(name: str) -> U32:
+        return np.where(there, heads[prefix + name], 0).astype(np.uint32)
+
+    kind = column("type").astype(np.uint16)
+    return BandColumns(kind, column("rate"), column("burst"), column("precedence"))

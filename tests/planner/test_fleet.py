@@ -66,6 +66,49 @@ def test_switch_that_is_away_is_shown_and_keeps_its_budget():
     assert fleet.max_meters[0x12] == 77
 
 
+def test_a_switch_that_differs_for_long_is_a_problem():
+    """Not at once, since a change takes a moment; until it is in step or gone."""
+    config = small(enforcement={"alarm_after_s": 20})
+    fleet = Fleet.of(config)
+    fleet.report(network(config), START + 25)
+    differs = AppliedReport("speaker", 0x12, 3, False, 8, 0, 2, 1, differs_since=START + 5)
+    fleet.applied(differs, START + 25)
+    assert list(fleet.problems(START + 25)) == []
+    (line,) = fleet.problems(START + 26)
+    assert line.startswith("0000000000000012 has differed from the plan for 21 s: 2 meters and 1 entries")
+    fleet.applied(AppliedReport("speaker", 0x12, 3, True, 8, 0), START + 26)
+    assert list(fleet.problems(START + 26)) == []
+    fleet.applied(differs, START + 27)
+    fleet.report(network(config, speaker="new"), START + 27)
+    report = network(config, speaker="new", version=2)
+    del report.switches[0x12]
+    fleet.report(report, START + 27)
+    assert list(fleet.problems(START + 28)) == []
+
+
+def test_a_connected_switch_that_does_not_answer_is_a_problem():
+    """Whether it still holds its meters nobody knows."""
+    config = small(enforcement={"alarm_after_s": 20}, polling={"interval_s": 10, "jitter": 0, "timeout_s": 3})
+    fleet = Fleet.of(config)
+    fleet.report(network(config), START)
+    for dpid in (0x11, 0x12):
+        fleet.polled(SampleBatch(dpid, START + 1), START + 1)
+    assert list(fleet.problems(START + 33)) == []
+    lines = list(fleet.problems(START + 33.5))
+    assert [line[:16] for line in lines] == ["0000000000000021"]
+    assert "has not answered for 34 s" in lines[0]
+
+
+def test_repairs_add_up_over_connections():
+    """A speaker counts from when the switch connected, the fleet from when it was first seen."""
+    config = small()
+    fleet = Fleet.of(config)
+    fleet.report(network(config), START)
+    for repairs in (0, 3, 3, 5, 1, 2):
+        fleet.applied(AppliedReport("speaker", 0x12, 3, True, 8, 0, repairs=repairs), START)
+    assert fleet.views()[1].repairs == 7
+
+
 def test_newest_sighting_of_a_host_counts():
     """A host that two speakers report is where it was seen last."""
     config = small()

@@ -64,7 +64,15 @@ networks = st.builds(
     st.frozensets(st.builds(Link, dpids, u32, dpids, u32), max_size=3),
     st.lists(hosts, max_size=3).map(lambda found: {host.mac: host for host in found}),
 )
-applied = st.builds(AppliedReport, names, dpids, st.none() | u32, st.none() | st.booleans(), u32, u32)
+applied = st.builds(
+    AppliedReport,
+    names,
+    dpids,
+    st.none() | u32,
+    st.none() | st.booleans(),
+    *[u32] * 6,
+    st.none() | times,
+)
 
 
 def same(one: Plan, other: Plan) -> bool:
@@ -108,6 +116,21 @@ def test_network_report_comes_back(report: NetworkReport):
 def test_applied_report_comes_back(report: AppliedReport):
     """Every value of an applied report survives the wire."""
     assert decode_applied(encode_applied(report)) == report
+
+
+def test_an_applied_report_of_an_older_release_is_read():
+    """It tells no more than whether the switch is in step."""
+    body = msgpack.packb(msgpack.unpackb(encode_applied(AppliedReport("s", 1, 2, True, 3, 4, 5, 6)))[:6])
+    assert decode_applied(body) == AppliedReport("s", 1, 2, True, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("version", "time", "delayed"),
+    [(1, 10, True), (1, 30, False), (3, 10, False), (2, 20, False), (1, 20, False)],
+)
+def test_a_plan_is_delayed_where_it_is_older_in_every_way(version: int, time: float, delayed: bool):
+    """A planner that lost its memory counts anew, one whose clock was set back goes on counting: both are followed."""
+    assert Plan(version, time).is_delayed(Plan(2, 20)) is delayed
 
 
 DECODERS: list[Callable[[bytes], Any]] = [decode_plan, decode_network, decode_applied]

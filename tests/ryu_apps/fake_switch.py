@@ -5,6 +5,7 @@ the way Ryu reads them before they go to whoever listens. Nothing of the
 application's own code decides what it holds.
 """
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,15 +46,43 @@ class Flow:
             at += length
 
 
+Band = tuple[int, int, int, int]  # type, rate, burst, precedence
+
+
 @dataclass
 class Meter:
-    """One meter of one drop band."""
+    """One meter of one band or more."""
 
-    rate: int
-    burst: int
+    bands: list[Band]
+    flags: int
     created: float
     bytes_in: int = 0
     bytes_dropped: int = 0
+
+    @property
+    def rate(self) -> int:
+        """Of the first band."""
+        return self.bands[0][1]
+
+    @rate.setter
+    def rate(self, rate: int) -> None:
+        kind, _, burst, precedence = self.bands[0]
+        self.bands[0] = (kind, rate, burst, precedence)
+
+    @property
+    def burst(self) -> int:
+        """Of the first band."""
+        return self.bands[0][2]
+
+    @property
+    def limit(self) -> float:
+        """The rate above which packets are dropped."""
+        return min((rate for kind, rate, *_ in self.bands if kind == OFP.OFPMBT_DROP), default=math.inf)
+
+
+def unchanged(value: int) -> int:
+    """What a switch without quirks makes of a number."""
+    return value
 
 
 @dataclass
@@ -81,6 +110,28 @@ class FakeSwitch:
     ports: tuple[int, ...] = (1, 2, 3)
     #: Entries of a statistics reply in one message.
     entries_a_message: int = 3
+    # Quirks of meters.
+    #: What the switch makes of a rate and of a burst, without a word.
+    rounds: Callable[[int], int] = unchanged
+    cuts: Callable[[int], int] = unchanged
+    #: OFPMF_* that it takes, and those that it says it takes (None: the same).
+    takes_flags: int = 15
+    says_flags: int | None = None
+    #: OFPMBT_* that it takes, and those that it says it takes (None: the same).
+    takes_bands: frozenset[int] = frozenset({OFP.OFPMBT_DROP})
+    says_bands: frozenset[int] | None = None
+    max_bands: int = 8
+    takes_modify: bool = True
+    #: As many as it really holds; None: as many as it says.
+    room: int | None = None
+    #: Ids below are refused.
+    first_meter_id: int = 1
+    #: False: counters are all ones.
+    counts: bool = True
+    #: Tells the bands of a meter in the other order.
+    turns_bands: bool = False
+    #: Called after each message was worked off.
+    watch: Callable[[], None] = lambda: None
     #: Where messages to the controller go, as Ryu reads them.
     deliver: Callable[[Any], None] = lambda message: None
     flows: dict[tuple[int, int, bytes], Flow] = field(default_factory=dict)
@@ -128,6 +179,7 @@ class FakeSwitch:
         self.received.append(bytes(raw))
         for message in split_messages(raw):
             self._take(message)
+            self.watch()
         return True
 
     def _take(self, raw: bytes) -> None:
@@ -196,26 +248,41 @@ class FakeSwitch:
             self.meters.pop(meter_id, None)
             self.flows = {k: f for k, f in self.flows.items() if meter_id not in f.meters}
             return
-        assert flags & OFP.OFPMF_KBPS
-        band, _, rate, burst = struct.unpack_from("!HHII", raw, 16)
-        assert band == OFP.OFPMBT_DROP
+        bands = [
+            (kind, rate, burst, precedence)
+            for kind, _, rate, burst, precedence in struct.iter_unpack("!HHIIB3x", raw[16:])
+        ]
+        failure = self._why_not(command, flags, meter_id, [kind for kind, *_ in bands])
+        if failure is not None:
+            self._error(raw, xid, failed, failure)
+            return
+        made = [(k, self.rounds(rate), self.cuts(burst), p) for k, rate, burst, p in bands]
         if command == OFP.OFPMC_ADD:
-            if self.refuse_adds:
-                self.refuse_adds -= 1
-                self._error(raw, xid, failed, OFP.OFPMMFC_UNKNOWN)
-            elif meter_id in self.meters:
-                self._error(raw, xid, failed, OFP.OFPMMFC_METER_EXISTS)
-            elif len(self.meters) >= self.max_meters:
-                self._error(raw, xid, failed, OFP.OFPMMFC_OUT_OF_METERS)
-            else:
-                self.meters[meter_id] = Meter(rate, burst, self.clock())
-        elif meter_id not in self.meters:
-            self._error(raw, xid, failed, OFP.OFPMMFC_UNKNOWN_METER)
-        else:
-            meter = self.meters[meter_id]
-            meter.rate, meter.burst = rate, burst
-            if self.clears_on_modify:
-                meter.bytes_in = meter.bytes_dropped = 0
+            self.meters[meter_id] = Meter(made, flags, self.clock())
+            return
+        meter = self.meters[meter_id]
+        meter.bands, meter.flags = made, flags
+        if self.clears_on_modify:
+            meter.bytes_in = meter.bytes_dropped = 0
+
+    def _why_not(self, command: int, flags: int, meter_id: int, kinds: list[int]) -> int | None:
+        """The OFPMMFC_* with which a meter is refused."""
+        room = self.max_meters if self.room is None else self.room
+        adding = command == OFP.OFPMC_ADD
+        if adding and self.refuse_adds:
+            self.refuse_adds -= 1
+            return int(OFP.OFPMMFC_UNKNOWN)
+        reasons: dict[int, bool] = {
+            OFP.OFPMMFC_INVALID_METER: meter_id < self.first_meter_id,
+            OFP.OFPMMFC_BAD_COMMAND: not adding and not self.takes_modify,
+            OFP.OFPMMFC_BAD_FLAGS: bool(flags & ~self.takes_flags),
+            OFP.OFPMMFC_BAD_BAND: bool(set(kinds) - self.takes_bands),
+            OFP.OFPMMFC_OUT_OF_BANDS: len(kinds) > self.max_bands,
+            OFP.OFPMMFC_METER_EXISTS: adding and meter_id in self.meters,
+            OFP.OFPMMFC_OUT_OF_METERS: adding and len(self.meters) >= room,
+            OFP.OFPMMFC_UNKNOWN_METER: not adding and meter_id not in self.meters,
+        }
+        return next((code for code, is_so in reasons.items() if is_so), None)
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass; entries that were idle for too long go."""
@@ -264,7 +331,10 @@ class FakeSwitch:
         return [struct.pack("!256s256s256s32s256s", b"test", b"fake", self.software, b"0", b"")]
 
     def _meter_features(self) -> list[bytes]:
-        return [struct.pack("!IIIBB2x", self.max_meters, 2, 15, 1, 8)]
+        flags = self.takes_flags if self.says_flags is None else self.says_flags
+        bands = self.takes_bands if self.says_bands is None else self.says_bands
+        kinds = sum(1 << kind for kind in bands)
+        return [struct.pack("!IIIBB2x", self.max_meters, kinds, flags, self.max_bands, 8)]
 
     def _flow_stats(self) -> list[bytes]:
         return [
@@ -279,18 +349,24 @@ class FakeSwitch:
         ]  # fmt: skip
 
     def _meter_stats(self) -> list[bytes]:
-        return [
-            struct.pack(
-                "!IH6xIQQIIQQ", meter_id, 56, 1, meter.bytes_in // 1000, meter.bytes_in,
-                *self._age(meter.created), meter.bytes_dropped // 1000, meter.bytes_dropped,
-            )
-            for meter_id, meter in self.meters.items()
-        ]  # fmt: skip
+        return [self._counted(meter_id, meter) for meter_id, meter in self.meters.items()]
+
+    def _counted(self, meter_id: int, meter: Meter) -> bytes:
+        size = 40 + 16 * len(meter.bands)
+        counts = [(meter.bytes_in // 1000, meter.bytes_in)]
+        counts += [(meter.bytes_dropped // 1000, meter.bytes_dropped)] * len(meter.bands)
+        if not self.counts:
+            counts = [(NOT_KEPT, NOT_KEPT)] * len(counts)
+        head = struct.pack("!IH6xIQQII", meter_id, size, 1, *counts[0], *self._age(meter.created))
+        return head + b"".join(struct.pack("!QQ", *count) for count in counts[1:])
 
     def _meter_configs(self) -> list[bytes]:
-        flags = OFP.OFPMF_KBPS | OFP.OFPMF_BURST | OFP.OFPMF_STATS
         return [
-            struct.pack("!HHIHHII4x", 24, flags, meter_id, OFP.OFPMBT_DROP, 16, meter.rate, meter.burst)
+            struct.pack("!HHI", 8 + 16 * len(meter.bands), meter.flags, meter_id)
+            + b"".join(
+                struct.pack("!HHIIB3x", kind, 16, rate, burst, precedence)
+                for kind, rate, burst, precedence in (meter.bands[::-1] if self.turns_bands else meter.bands)
+            )
             for meter_id, meter in self.meters.items()
         ]
 

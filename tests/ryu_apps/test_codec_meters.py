@@ -15,6 +15,7 @@ from ryu_apps.codec.messages import (
     join_messages,
     meter_deletes,
     meter_mods,
+    remarking_meter_mods,
     whole_kbps,
 )
 from ryu_apps.codec.meter_stats import decode_meter_configs, decode_meter_stats
@@ -41,6 +42,8 @@ def serialized(message, xid: int = 0) -> bytes:
     return bytes(message.buf)
 
 
+KINDS = st.just((OFP.OFPMBT_DROP, 0)) | st.tuples(st.just(OFP.OFPMBT_DSCP_REMARK), st.integers(0, 255))
+BANDS = st.tuples(KINDS, U32, U32)
 METERS = st.lists(
     st.tuples(
         U32, U32, U64, U64, U32, st.integers(0, 999_999_999), st.lists(st.tuples(U64, U64), max_size=3)
@@ -79,12 +82,14 @@ def test_a_flow_count_of_all_ones_is_no_number():
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 15), U32, st.lists(st.tuples(U32, U32), max_size=3)), max_size=12))
+@given(st.lists(st.tuples(st.integers(0, 15), U32, st.lists(BANDS, max_size=3)), max_size=12))
 def test_meter_configurations_are_what_ryu_reads(meters):
-    """Flags, id and first band as Ryu reads them; a meter without bands has band type 0."""
+    """Flags, id and the first two bands as Ryu reads them; a band that is not there has type 0."""
     raw = b"".join(
         struct.pack("!HHI", 8 + 16 * len(bands), flags, meter_id)
-        + b"".join(struct.pack("!HHII4x", OFP.OFPMBT_DROP, 16, rate, burst) for rate, burst in bands)
+        + b"".join(
+            struct.pack("!HHIIB3x", kind, 16, rate, burst, level) for (kind, level), rate, burst in bands
+        )
         for flags, meter_id, bands in meters
     )
     configs = decode_meter_configs([body(raw)])
@@ -92,10 +97,12 @@ def test_meter_configurations_are_what_ryu_reads(meters):
     assert configs.meter_id.tolist() == [m.meter_id for m in ryus]
     assert configs.flags.tolist() == [m.flags for m in ryus]
     assert configs.n_bands.tolist() == [len(m.bands) for m in ryus]
-    first = [m.bands[0] if m.bands else None for m in ryus]
-    assert configs.band_type.tolist() == [OFP.OFPMBT_DROP if band else 0 for band in first]
-    assert configs.rate.tolist() == [band.rate if band else 0 for band in first]
-    assert configs.burst.tolist() == [band.burst_size if band else 0 for band in first]
+    for place, columns in enumerate((configs.first, configs.second)):
+        band = [m.bands[place] if len(m.bands) > place else None for m in ryus]
+        assert columns.type.tolist() == [b.type if b else 0 for b in band]
+        assert columns.rate.tolist() == [b.rate if b else 0 for b in band]
+        assert columns.burst.tolist() == [b.burst_size if b else 0 for b in band]
+        assert columns.precedence.tolist() == [getattr(b, "prec_level", 0) for b in band]
 
 
 MODS = st.lists(
@@ -124,8 +131,34 @@ def test_meter_mods_are_the_bytes_ryu_writes(mods):
         )
         for command, meter_id, rate, burst, xid in mods
     ]
-    columns = zip(*mods, strict=True) if mods else [[]] * 5
-    assert meter_mods(*map(list, columns)) == b"".join(expected)
+    command, ids, rate, burst, xid = map(list, zip(*mods, strict=True)) if mods else [[]] * 5
+    assert meter_mods(command, ids, rate, burst, xid) == b"".join(expected)
+
+
+@settings(deadline=None)
+@given(MODS, st.integers(1, 255), st.booleans(), st.integers(0, 15))
+def test_remarking_meters_are_the_bytes_ryu_writes(mods, level, dropping, flags):
+    """One band that marks, and a second one that drops where it is wanted."""
+    datapath = framework.offline_datapath()
+    expected = [
+        serialized(
+            PARSER.OFPMeterMod(
+                datapath,
+                command,
+                flags,
+                meter_id,
+                [
+                    PARSER.OFPMeterBandDscpRemark(rate, burst, level),
+                    *([PARSER.OFPMeterBandDrop(rate, burst)] if dropping else []),
+                ],
+            ),
+            xid,
+        )
+        for command, meter_id, rate, burst, xid in mods
+    ]
+    command, ids, rate, burst, xid = map(list, zip(*mods, strict=True)) if mods else [[]] * 5
+    dropped = (rate, burst) if dropping else None
+    assert remarking_meter_mods(command, ids, (rate, burst, level), dropped, xid, flags) == b"".join(expected)
 
 
 def test_meter_deletes_are_the_bytes_ryu_writes():

@@ -1,14 +1,24 @@
 """What turns one meter table into another, and in which order."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ryu_apps.codec.body import StatsBody
 from ryu_apps.codec.messages import MeterCommand
+from ryu_apps.codec.meter_stats import decode_meter_configs
 from ryu_apps.framework import take_xids
-from ryu_apps.meters import meter_changes, write_meters
-from tests.ryu_apps.fake_switch import FakeSwitch
+from ryu_apps.meters import FOREIGN, MeterSetting, meter_changes, settings_read, write_meters
+from tests.ryu_apps.fake_switch import FakeSwitch, Meter
 
-TABLES = st.dictionaries(st.integers(1, 12), st.tuples(st.integers(1, 1000), st.integers(1, 50)), max_size=12)
+#: One shape is what drops, one what marks, one what does both.
+RATE, BURST = st.integers(1, 1000), st.integers(1, 50)
+SETTINGS = st.one_of(
+    st.tuples(RATE, BURST),
+    st.tuples(RATE, BURST, st.integers(1, 3)),
+    st.tuples(RATE, BURST, st.just(1), RATE, BURST),
+).map(lambda parts: MeterSetting(*parts))
+TABLES = st.dictionaries(st.integers(1, 12), SETTINGS, max_size=12)
 
 
 def applied(installed, wanted):
@@ -27,8 +37,8 @@ def applied(installed, wanted):
         yield dict(now)
 
 
-def total(table, among) -> int:
-    return sum(rate for meter, (rate, _) in table.items() if meter in among)
+def total(table, among):
+    return sum(setting.limit_kbps for meter, setting in table.items() if meter in among)
 
 
 @given(TABLES, TABLES)
@@ -58,17 +68,35 @@ def test_each_meter_is_in_one_kind_of_change(installed, wanted):
     changes = meter_changes(installed, wanted)
     every = changes.lower + changes.raise_ + changes.add + changes.delete
     assert len(every) == len(set(every))
-    assert set(changes.modified) == {
+    assert set(changes.lower + changes.raise_) == {
         meter for meter in installed.keys() & wanted.keys() if installed[meter] != wanted[meter]
     }
 
 
-@given(TABLES, TABLES)
-def test_a_switch_that_reads_the_bytes_holds_what_is_wanted(installed, wanted):
-    """The meter-mods as sent, taken by a switch that keeps state, without one error."""
-    switch = FakeSwitch(1)
+def held(switch: FakeSwitch) -> dict[int, MeterSetting]:
+    """What the switch answers when asked for its meters."""
+    return settings_read(decode_meter_configs([StatsBody(memoryview(b"".join(switch._meter_configs())))]))
+
+
+@pytest.mark.parametrize(
+    "bands",
+    [[], [(1, 5, 5, 0)] * 2, [(2, 5, 5, 0)], [(2, 5, 5, 1)] * 3, [(0xFFFF, 5, 5, 0)], [(2, 5, 5, 1)] * 2],
+)
+def test_a_meter_of_a_shape_that_is_not_ours_equals_nothing_wanted(bands):
+    """Whatever its first band says, it is set anew, and counts as one that lets everything through."""
+    switch = FakeSwitch(1, meters={3: Meter(bands, 5, 0.0), 4: Meter([(1, 5, 5, 0)], 2, 0.0)})
+    assert held(switch) == {3: FOREIGN, 4: FOREIGN}
+    assert meter_changes(held(switch), dict.fromkeys((3, 4), MeterSetting(2**32 - 1, 0))).lower == (3, 4)
+
+
+@given(TABLES, TABLES, st.booleans())
+def test_a_switch_that_reads_the_bytes_holds_what_is_wanted(installed, wanted, turns):
+    """The meter-mods as sent, taken by a switch that keeps state, without one error; in whatever order it tells
+    the bands.
+    """
+    switch = FakeSwitch(1, takes_bands=frozenset({1, 2}), turns_bands=turns)
     for table in (installed, wanted):
-        changes = meter_changes(switch.meter_rates(), table)
+        changes = meter_changes(held(switch), table)
         for command, meters in (
             (MeterCommand.MODIFY, changes.lower),
             (MeterCommand.MODIFY, changes.raise_),
@@ -77,5 +105,5 @@ def test_a_switch_that_reads_the_bytes_holds_what_is_wanted(installed, wanted):
         ):
             xids = take_xids(switch.datapath, len(meters))
             switch.receive(write_meters(command, meters, table, xids))
-    assert switch.meter_rates() == wanted
+    assert held(switch) == wanted
     assert switch.errors == []

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,21 +11,19 @@ from hypothesis import strategies as st
 
 from ryu_apps import conversation, framework
 from ryu_apps import switch as switch_module
-from ryu_apps.accounting import PairNumbers
 from ryu_apps.conversation import SwitchSilentError
 from ryu_apps.cookies import Kind, unpack_cookie
+from ryu_apps.enforcer import Standing, Wanted
 from ryu_apps.flows import wire_entry
 from ryu_apps.framework import hub
 from ryu_apps.pipeline import FlowEntry, Pipeline, pair_entry
-from ryu_apps.switch import Applied, Switch, Wanted
-from telemetry.samples import GAP, SampleBatch
+from ryu_apps.switch import Applied
+from telemetry.samples import GAP
+from tests.ryu_apps.benches import TIMEOUT_S, Bench, user_entry, wanting
 from tests.ryu_apps.fake_switch import FakeClock, FakeSwitch, split_messages
-from tests.ryu_apps.networks import config, mac_of
-from topology.learning import Sighting
+from tests.ryu_apps.networks import mac_of
 
 OFP = framework.ofproto_v1_3
-TIMEOUT_S = 0.02
-CONFIG = config(polling={"interval_s": 0.05, "jitter": 0, "timeout_s": TIMEOUT_S})
 
 
 @pytest.fixture(autouse=True)
@@ -34,89 +32,11 @@ def _hurried(monkeypatch):
     monkeypatch.setattr(switch_module, "_RETRY_S", 0.01)
 
 
-@dataclass
-class World:
-    """The rest of the process: what it wants, and what it was told."""
-
-    want: Wanted | None = None
-    hosts: dict[int, tuple[str, int]] = field(default_factory=dict)
-    batches: list[SampleBatch] = field(default_factory=list)
-    alive: list[Sighting] = field(default_factory=list)
-    reports: list[Applied] = field(default_factory=list)
-    recoveries: list[tuple[list[Sighting], bool]] = field(default_factory=list)
-
-    def wanted(self, dpid: int) -> Wanted | None:
-        return self.want
-
-    def host_of_series(self, dpid: int, series: int) -> tuple[str, int] | None:
-        return self.hosts.get(series)
-
-    def sampled(self, batch: SampleBatch, alive: list[Sighting]) -> None:
-        self.batches.append(batch)
-        self.alive = alive
-
-    def applied(self, applied: Applied) -> None:
-        self.reports.append(applied)
-
-    def recovered(self, dpid: int, hosts: list[Sighting], fresh: bool) -> None:
-        self.recoveries.append((hosts, fresh))
-
-
-class Bench:
-    """One application-side switch wired to one fake, driven a round at a time."""
-
-    def __init__(self, fake: FakeSwitch | None = None, pairs: PairNumbers | None = None):
-        self.fake = fake or FakeSwitch(1)
-        self.world = World()
-        self.pairs = pairs or PairNumbers()
-        self.switch = Switch(self.fake.datapath, CONFIG, self.world, self.pairs, clock=self.fake.clock)
-        self.fake.deliver = self.hear
-
-    def hear(self, message) -> None:
-        """What the application's event handlers do."""
-        if isinstance(message, framework.ofproto_v1_3_parser.OFPMultipartReply):
-            self.switch.on_stats(message)
-        elif isinstance(message, framework.ofproto_v1_3_parser.OFPErrorMsg):
-            self.switch.on_error(message)
-        else:
-            self.switch.on_reply(message.xid, message)
-
-    def know(self):
-        self.switch._get_to_know()
-        return self
-
-    def round(self, want: Wanted | None = None) -> None:
-        """A poll, and what follows from it."""
-        if want is not None:
-            self.world.want = want
-        self.switch._poll()
-        self.switch._reconcile()
-
-    def holds(self, want: Wanted) -> bool:
-        return (
-            self.fake.cookies() == sorted(wire_entry(e).cookie for e in want.flows)
-            and self.fake.meter_rates() == want.meters
-        )
-
-
-def user_entry(host: int, meter: int = 0, table: int = 1) -> FlowEntry:
-    match = (("in_port", host), ("eth_src", mac_of(host)))
-    return FlowEntry(Kind.UPLOAD_USER, table, 10, match, meter_id=meter, goto_table=table + 1, series=host)
-
-
-def wanting(meters=None, version: int | None = 1, entries=(), complete: bool = True) -> Wanted:
-    """A default entry, one for each meter's user, and these."""
-    meters = meters or {}
-    users = [user_entry(meter, meter) for meter in meters]
-    floor = FlowEntry(Kind.FORWARDING, 9, 0, output=(1, 2))
-    return Wanted((floor, *users, *entries), meters, version, complete)
-
-
 def test_the_first_words_say_what_the_switch_is():
     """Tables and meters as the switch says; empty, so its ports are to be found afresh."""
     bench = Bench(FakeSwitch(1, n_tables=8, max_meters=77)).know()
     facts = bench.switch.facts
-    assert (facts.n_tables, facts.max_meters, facts.description) == (8, 77, "fake 2.17 Open vSwitch")
+    assert (facts.n_tables, facts.max_meters, facts.description) == (8, 77, "test fake 2.17 Open vSwitch")
     assert bench.switch.pipeline == Pipeline.fitting(8)
     assert bench.world.recoveries == [([], True)]
 
@@ -159,7 +79,7 @@ def test_one_round_brings_a_switch_to_each_plan(plans):
         want = wanting(meters, version)
         bench.round(want)
         assert bench.holds(want)
-        assert bench.world.reports[-1] == Applied(1, version, True, len(meters), 0)
+        assert bench.world.reports[-1] == Applied(1, Standing(version, True, len(meters)), None, 0)
     assert bench.fake.errors == []
 
 
@@ -222,7 +142,7 @@ def test_meters_deleted_behind_our_back_are_repaired():
     bench.fake.flows.clear()
     bench.round()
     assert bench.holds(want)
-    assert bench.world.reports[-1].in_step
+    assert bench.world.standing.in_step
 
 
 def test_a_meter_changed_behind_our_back_is_set_right():
@@ -266,7 +186,7 @@ def test_without_a_plan_metered_entries_and_meters_stay():
     kinds = sorted(unpack_cookie(cookie)[0] for cookie in bench.fake.cookies())
     assert kinds == [Kind.UPLOAD_USER, Kind.FORWARDING]
     assert bench.fake.flow(wire_entry(user_entry(1, 1)).cookie).meters == {1}
-    assert bench.world.reports[-1].in_step is None
+    assert bench.world.standing.in_step is None
 
 
 def test_a_fresh_switch_forwards_without_a_plan():
@@ -288,40 +208,111 @@ def test_nothing_is_touched_while_the_process_wants_nothing_yet():
 
 
 def test_a_refused_meter_is_not_in_step_and_tried_again():
-    """A new meter may not be there yet behind a barrier; its entries come when it is."""
+    """Until the meter is there its user's packets pass without one, and the controller is not asked about each."""
     bench = Bench().know()
     bench.fake.refuse_adds = 1
     want = wanting({1: (100, 10)})
     bench.round(want)
-    assert bench.world.reports[-1].in_step is False
-    assert (OFP.OFPET_METER_MOD_FAILED, OFP.OFPMMFC_INVALID_METER) in bench.fake.errors
-    assert bench.switch._is_to_retry()
+    assert bench.world.standing == Standing(1, False, 0, meters_differ=1, entries_differ=1)
+    assert bench.fake.flow(wire_entry(user_entry(1)).cookie).meters == set()
+    assert bench.switch._retry_in_s() <= 0.01
     bench.round()
     assert bench.holds(want)
-    assert not bench.switch._is_to_retry()
+    assert bench.world.standing.in_step
+    assert bench.switch._retry_in_s() == math.inf
 
 
-def test_retries_in_a_row_are_bounded():
-    """A switch that always refuses is asked at the pace of polls, not as fast as it answers."""
+def test_an_entry_stays_until_its_new_meter_is_there():
+    """A user that moves to a meter which the switch refuses keeps the old one."""
+    bench = Bench().know()
+    bench.round(Wanted((user_entry(1, 5),), {5: (10, 1)}, 1))
+    bench.fake.refuse_adds = 1
+    want = Wanted((user_entry(1, 6),), {6: (20, 1)}, 2)
+    bench.round(want)
+    assert bench.fake.flow(wire_entry(user_entry(1, 5)).cookie).meters == {5}
+    assert bench.world.standing.meters_differ == 2
+    bench.round()
+    assert bench.holds(want)
+
+
+def test_a_meter_that_another_plan_names_is_not_guessed():
+    """Entries that speak of a meter without a rate pass without one until they agree."""
+    bench = Bench().know()
+    bench.round(Wanted((user_entry(1, 5),), {}, 1))
+    assert bench.fake.flow(wire_entry(user_entry(1)).cookie).meters == set()
+    assert bench.world.standing.entries_differ == 1
+
+
+def test_a_new_meter_that_a_barrier_does_not_fence_is_tried_again():
+    """Userspace Open vSwitch tells of a meter that entries cannot use yet."""
+    bench = Bench().know()
+    original, late = bench.fake._flow_mod, [True]
+
+    def not_yet(raw: bytes, xid: int) -> None:
+        meters = bench.fake.meters
+        bench.fake.meters = {} if late.pop() else meters
+        late.append(False)
+        original(raw, xid)
+        bench.fake.meters = meters
+
+    bench.fake._flow_mod = not_yet
+    want = Wanted((user_entry(1, 1),), {1: (100, 10)}, 1)
+    bench.round(want)
+    assert bench.fake.errors == [(OFP.OFPET_METER_MOD_FAILED, OFP.OFPMMFC_INVALID_METER)]
+    assert bench.world.standing == Standing(1, False, 1, entries_differ=1)
+    assert bench.switch._retry_in_s() <= 0.01
+    bench.round()
+    assert bench.holds(want)
+
+
+def test_retries_wait_longer_each_time_and_begin_anew_after_a_good_round(monkeypatch):
+    """A switch that always refuses is not asked as fast as it answers; one that recovered is served at once."""
+    monkeypatch.setattr(switch_module, "_RETRY_S", 0.3)
     bench = Bench().know()
     bench.fake.refuse_adds = 10**6
     bench.world.want = wanting({1: (100, 10)})
     retries = []
-    for _ in range(10):
+    for _ in range(8):
         bench.round()
-        retries.append(bench.switch._is_to_retry())
-    assert retries == [True] * 5 + [False] * 5
+        retries.append(bench.switch._retry_in_s())
+    longest = [min(0.3 * 2**n, 3.0) for n in range(8)]
+    assert all(0.75 * most <= wait <= most for wait, most in zip(retries, longest, strict=True)), retries
     bench.fake.refuse_adds = 0
     bench.round()
-    assert not bench.switch._is_to_retry()
+    assert bench.switch._retry_in_s() == math.inf
     assert bench.holds(bench.world.want)
+    bench.fake.meters.clear()
+    bench.fake.refuse_adds = 1
+    bench.round()
+    assert bench.switch._retry_in_s() <= 0.3
+
+
+def test_since_when_a_switch_differs_is_told():
+    """The first moment, until it is in step again; what others changed is counted."""
+    bench = Bench().know()
+    want = wanting({1: (100, 10), 2: (50, 5)})
+    bench.round(want)
+    assert bench.world.reports[-1].differs_since is None
+    bench.fake.meters.clear()
+    bench.fake.flows.clear()
+    bench.fake.refuse_adds = 10**6
+    began = bench.fake.clock.now
+    for _ in range(3):
+        bench.round()
+        bench.fake.pass_time(7)
+    assert bench.world.reports[-1].differs_since == began
+    assert (bench.world.standing.meters_differ, bench.world.standing.repairs) == (2, 5)
+    bench.fake.refuse_adds = 0
+    bench.round()
+    assert bench.world.reports[-1].differs_since is None
+    assert bench.world.standing == Standing(1, True, 2, repairs=5)
 
 
 def test_a_switch_without_room_for_all_meters_is_not_in_step():
     """It holds what it could take, and says so."""
     bench = Bench(FakeSwitch(1, max_meters=1)).know()
     bench.round(wanting({1: (100, 10), 2: (100, 10)}))
-    assert bench.world.reports[-1].in_step is False
+    assert bench.world.standing.in_step is False
     assert (OFP.OFPET_METER_MOD_FAILED, OFP.OFPMMFC_OUT_OF_METERS) in bench.fake.errors
 
 
@@ -379,7 +370,7 @@ def test_a_switch_without_meters_is_forwarding_all_the_same():
     assert bench.switch.facts.max_meters == 0
     bench.round(wanting({}, 1, [user_entry(1)]))
     assert bench.holds(bench.world.want)
-    assert bench.world.reports[-1].in_step
+    assert bench.world.standing.in_step
 
 
 def test_meter_rates_are_sampled():
@@ -556,7 +547,7 @@ def test_whatever_happens_to_batches_the_switch_comes_to_the_plan(plans, fates):
     for _ in range(2):
         bench.round()
     assert bench.holds(bench.world.want)
-    assert bench.world.reports[-1].in_step
+    assert bench.world.standing.in_step
 
 
 def test_batches_replayed_later_are_undone():
@@ -625,7 +616,7 @@ def test_the_thread_retries_soon_after_a_refusal(running):
     running.fake.refuse_adds = 3
     running.world.want = wanting({1: (100, 10), 2: (1, 1)}, 2)
     running.switch.wake()
-    until(lambda: running.holds(running.world.want) and running.world.reports[-1].in_step)
+    until(lambda: running.holds(running.world.want) and running.world.standing.in_step)
 
 
 def test_the_fake_switch_ages_by_its_clock():
