@@ -105,7 +105,7 @@ class Policies:
     def remedy(self, rules: Iterable[Rule], limits: Mapping[str, Pair]) -> None:
         """What remediation wants from the next ``step`` on, in place of what it wanted before.
 
-        limits : the most that users may have, upload and download, bit/s, by user id.
+        limits : the most that users may have, upload and download, bit/s of frames, by user id.
         """
         wanted = by_pool(rules, 0.0)
         if (wanted, limits) != (self._remedies, self._limits):
@@ -125,16 +125,16 @@ class Policies:
 
     def user(self, name: str, region: str | None = None) -> PoolPolicy:
         """A configured user's policy in frames; ``region`` is where the user is, for bursts that are taken back there."""
-        return self._in_frames(self._user(name, region))
+        policy, limit = self._in_frames(self._user(name, region)), self._limits.get(name)
+        # Rates that remediation measured are of frames already.
+        return policy if limit is None else _limited(policy, limit)
 
     def _user(self, name: str, region: str | None = None) -> PoolPolicy:
         policy = self._users.get(name)
         if policy is None:
             policy = self._users[name] = pool_policy(self.config.users[name])
         pool = f"user:{name}"
-        policy = self._with_boosts(pool, self.in_force.over(pool, policy, region))
-        limit = self._limits.get(name)
-        return policy if limit is None else _limited(policy, limit)
+        return self._with_boosts(pool, self.in_force.over(pool, policy, region))
 
     def group(self, group_id: str, region: str | None = None) -> PoolPolicy:
         """A group's policy in frames: the file's group, or the defaults for groups, and what is above that."""

@@ -44,6 +44,8 @@ class Ground:
     protected: Collection[str]
     #: No rate is set below this.
     least_bps: float
+    #: Bits of frames for each bit that is promised.
+    frame_bits: float = 1.0
 
 
 def options(signal: Signal, sight: Sight, ground: Ground) -> tuple[Option, ...]:
@@ -80,7 +82,8 @@ def _of_pool(signal: Signal, sight: Sight, ground: Ground) -> Iterator[Option]:
 def _lifted(signal: Signal, sight: Sight, ground: Ground, row: int, group: str) -> Pair | None:
     """A higher ceiling for a group whose own stands in the way while there is room above it."""
     s, d = sight.decided.structure, signal.direction
-    own = ground.policies.group(group).ceiling_bps
+    own_up, own_down = ground.policies.group(group).ceiling_bps
+    own = own_up / ground.frame_bits, own_down / ground.frame_bits
     if group == UNGROUPED or math.isinf(own[d]) or ground.rules.ceiling_factor <= 1:
         return None
     needs = needs_of(sight.decided)

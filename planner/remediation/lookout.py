@@ -88,6 +88,7 @@ class Lookout:
             self.config.grouping.enabled,
             self.protected(s),
             self.config.allocation.min_rate_mbps * 1e6,
+            self.config.allocation.frame_bits,
         )
 
     def protected(self, s: Structure) -> frozenset[str]:
