@@ -30,7 +30,7 @@ test-extras: ## the tests of the optional forecasting models, in an environment 
 	@scripts/setup.sh --python
 	@scripts/test_extras.sh
 
-lint: ## ruff, mypy --strict and the import contracts
+lint: ## ruff, mypy --strict, the import contracts, bandit and pip-audit
 	@scripts/setup.sh --python
 	@scripts/lint.sh
 

@@ -18,7 +18,7 @@ TIMEOUT_S: Final = 10.0
 #: Where a token is, and who signed the planner's certificate, where no option says so.
 TOKEN_VARIABLE: Final = "TIDEGATE_TOKEN_FILE"  # noqa: S105 - the name of a variable
 CA_VARIABLE: Final = "TIDEGATE_CA_FILE"
-_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where it listens, seen from here
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # nosec B104 - seen from here
 
 
 class NoAnswer(Exception):

@@ -22,7 +22,7 @@ def read_yaml(path: Path) -> object:
     ConfigError : if it cannot be read, is not UTF-8 or not YAML; names the file.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 # nosec B506 - a SafeLoader
     except OSError as error:
         raise ConfigError([f"{path}: must be readable, got {error.strerror}"]) from None
     except UnicodeDecodeError as error:
