@@ -24,6 +24,7 @@ from northbound.forecasts_api import forecasts_router
 from northbound.guard import put_in_force
 from northbound.models_api import models_router
 from northbound.policies_api import policies_router
+from northbound.remediation_api import remediation_router, webhooks_router
 from northbound.prometheus_api import prometheus_router
 from northbound.security.audience import narrowed
 from northbound.security.desk import Security
@@ -80,6 +81,8 @@ def create_app(
     app.include_router(archetypes_router(operations, _BEARER))
     app.include_router(events_router(operations, _BEARER, now))
     app.include_router(alarms_router(operations, _BEARER, now))
+    app.include_router(remediation_router(operations, _BEARER))
+    app.include_router(webhooks_router(operations, _BEARER))
     app.include_router(prometheus_router(operations, stale_after_s, now))
     app.include_router(stream_router(operations))
     app.include_router(session_router(security))

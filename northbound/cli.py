@@ -18,7 +18,7 @@ import typer
 from rich.console import RenderableType
 from rich.progress import Progress
 
-from northbound import cli_archetypes, cli_audit, cli_models, cli_policy, cli_token, tables
+from northbound import cli_archetypes, cli_audit, cli_models, cli_policy, cli_remediation, cli_token, tables
 from northbound.cli_alarms import alarms
 from northbound.cli_forecast import forecast
 from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
@@ -194,6 +194,7 @@ app.command()(alarms)
 app.command()(forecast)
 app.add_typer(cli_models.app)
 app.add_typer(cli_policy.app)
+app.add_typer(cli_remediation.app)
 app.add_typer(cli_token.app)
 app.add_typer(cli_audit.app)
 for _command in (

@@ -28,6 +28,8 @@ from planner.issued import IssuedHistory
 from planner.model_versions import ModelVersions, Outcome
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
 from planner.policy_desk import PolicyDesk
+from planner.remediation.desk import RemediationDesk
+from planner.remediation.views import DeadLetter, WebhookView
 from planner.snapshot import (
     ArchetypeMember,
     ForecastQuality,
@@ -266,6 +268,48 @@ def make_alarms() -> AlarmStream:
     return stream
 
 
+def make_remedied() -> Running:
+    """A planner that helped the lab, calls for capacity, and isolated Emma; Anna is not isolated."""
+    congestion = {
+        "mode": "act", "raise_ticks": 2, "clear_ticks": 2, "judge_ticks": 4, "cooldown_s": 15, "max_groups": 1,
+        "max_regions": 1,
+    }  # fmt: skip
+    lab = {"lab": {"members": ["anna", "ben", "carla"], "ceiling_mbps": 6}}
+    running = Running(
+        small(remediation={"congestion": congestion, "isolation": {"mode": "act"}}, groups=lab)
+    )
+    running.offered = dict.fromkeys(PLACES, 4e6)
+    running.connect()
+    running.tick(count=3)
+    evidence = Evidence(400.0, 1.0, 10.0, 20.0, 1e-9, NAN, 1e-7, 3)
+    anomaly = Anomaly(1, Kind.FAN_OUT, Change.OPENED, 1, running.now, "critical", "over", evidence)
+    path = running.planner.snapshot.pools.path[running.row("emma")]
+    running.planner.alarm_watch.stream.take(running.now, [Sighting(path, "user", 0, anomaly)])
+    running.tick(count=8)
+    return running
+
+
+class FakeWebhooks:
+    """One webhook that once failed, and the message that it did not take."""
+
+    def __init__(self) -> None:
+        self.letters = (DeadLetter("msg_1", 0, "https://a.example/...", "alarm", NOW - 60, NOW, 8, "ConnectError"),)
+
+    def view(self) -> tuple[WebhookView, ...]:
+        dead = len(self.letters)
+        return (
+            WebhookView(0, "https://a.example/...", ("alarm",), 1 - dead, 3, 8, dead, None, "ConnectError"),
+        )
+
+    def dead_letters(self) -> tuple[DeadLetter, ...]:
+        return self.letters
+
+    def retry(self, letter_id: str) -> None:
+        if letter_id not in {letter.id for letter in self.letters}:
+            raise NotThere(f"letterID must be the id of a dead letter, got {letter_id!r}")
+        self.letters = ()
+
+
 class FakeOperations:
     """Keeps what was written and shows it in the next snapshot."""
 
@@ -276,6 +320,7 @@ class FakeOperations:
         self.events = FakeEvents()
         self.alarms = make_alarms()
         self.archetypes = FakeArchetypes()
+        self.webhooks = FakeWebhooks()
         #: What the desk reported as written.
         self.told: list[str] = []
 
@@ -287,6 +332,12 @@ class FakeOperations:
         running.connect()
         running.tick(count=3)
         return running
+
+    @cached_property
+    def remediation(self) -> RemediationDesk:
+        """The desk of a planner that had something to remedy."""
+        running = make_remedied()
+        return RemediationDesk(running.planner, self.told.append, lambda: running.now)
 
     @cached_property
     def policy(self) -> PolicyDesk:
