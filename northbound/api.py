@@ -24,8 +24,8 @@ from northbound.forecasts_api import forecasts_router
 from northbound.guard import put_in_force
 from northbound.models_api import models_router
 from northbound.policies_api import policies_router
-from northbound.remediation_api import remediation_router, webhooks_router
 from northbound.prometheus_api import prometheus_router
+from northbound.remediation_api import remediation_router, webhooks_router
 from northbound.security.audience import narrowed
 from northbound.security.desk import Security
 from northbound.session_api import session_router
