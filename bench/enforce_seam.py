@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import statistics
 import threading
 import time
@@ -21,6 +22,8 @@ from mininet_scenarios.network import Net, NetworkSpec, build, host_spec
 from mininet_scenarios.readback import read_meters
 from planner.plan import Binding, MeterTable, Plan, SwitchLayout, encode_plan
 from planner.report import NetworkReport, decode_applied, decode_network
+from planner.seam_auth import ANSWER_HEADER, seal
+from planner.secret import read_or_make
 
 _MOST_WAIT_S: Final = 120.0
 #: Meters of a switch in the measurement of time.
@@ -31,6 +34,8 @@ METERS_A_SWITCH: Final = 100
 class StandIn:
     """Serves plans over the seam's protocol and notes what comes back, with the time."""
 
+    #: What answers are sealed with.
+    secret: str = ""
     plan: Plan = field(default_factory=Plan)
     network: NetworkReport | None = None
     #: When the newest plan was published, by the monotonic clock.
@@ -98,6 +103,9 @@ def _handler(stand_in: StandIn) -> type[http.server.BaseHTTPRequestHandler]:
             with suppress(ConnectionError):
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
+                nonce = re.search(r"nonce=(\w+)", self.headers.get("Authorization", ""))
+                if nonce:
+                    self.send_header(ANSWER_HEADER, seal(stand_in.secret, nonce[1], 200, body))
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -129,8 +137,9 @@ def speaking(run: Run, spec: NetworkSpec, openflow_port: int) -> Iterator[tuple[
             "capacity_mbps": 10_000,
             "regions": {"all": {"dpids": list(spec.switches.values()), "capacity_mbps": 10_000}},
             "openflow": {"settle_s": 0.5},
-            "planner": {"url": f"http://127.0.0.1:{port}"},
+            "planner": {"url": f"http://127.0.0.1:{port}", "secret_file": str(run.directory / "seam.secret")},
         }
+        stand_in.secret = read_or_make(run.directory / "seam.secret")
         path = run.directory / "enforce.yaml"
         path.write_text(yaml.safe_dump(config))
         with (

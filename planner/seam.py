@@ -2,25 +2,35 @@
 
 ``POST /v1/samples | /v1/network | /v1/applied`` take reports and answer the network
 version that is known of the speaker; ``GET /v1/plan`` holds the request open until there
-is a plan newer than the caller's.
+is a plan newer than the caller's. Both sides prove that they have the secret: ``seam_auth``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from planner.loop import Planner
 from planner.plan import encode_plan
 from planner.report import decode_applied, decode_network
+from planner.seam_auth import (
+    ANSWER_HEADER,
+    REQUEST_HEADER,
+    SPEAKER_HEADER,
+    NotAuthentic,
+    Requests,
+    digest_fits,
+    seal,
+)
 from telemetry.samples import decode_batch
 
 LOG = logging.getLogger("tidegate.planner")
@@ -62,19 +72,19 @@ def seam_app(planner: Planner, secret: str, board: PlanBoard, on_network: Callab
     """The application. ``on_network`` is called when a network report came in."""
 
     async def samples(request: Request) -> Response:
-        batch = decode_batch(await _body(request))
+        batch = decode_batch(await request.body())
         planner.ingest(batch)
         return PlainTextResponse(str(_known(request)))
 
     async def network(request: Request) -> Response:
-        report = decode_network(await _body(request))
+        report = decode_network(await request.body())
         known[report.speaker] = report.version
         planner.report(report)
         on_network()
         return PlainTextResponse(str(report.version))
 
     async def applied(request: Request) -> Response:
-        planner.applied(decode_applied(await _body(request)))
+        planner.applied(decode_applied(await request.body()))
         return PlainTextResponse(str(_known(request)))
 
     async def plan(request: Request) -> Response:
@@ -115,20 +125,6 @@ def seam_app(planner: Planner, secret: str, board: PlanBoard, on_network: Callab
     return _Authenticated(Starlette(routes=routes), secret)
 
 
-class _TooLargeError(Exception):
-    pass
-
-
-async def _body(request: Request) -> bytes:
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise _TooLargeError
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -139,23 +135,91 @@ def _guarded(handler: Handler) -> Handler:
         except ValueError as error:
             LOG.warning("seam: refused %s: %s", request.url.path, error)
             return PlainTextResponse(str(error), status_code=422)
-        except _TooLargeError:
-            return PlainTextResponse(f"body must be <= {MAX_BODY_BYTES} bytes", status_code=413)
 
     return guarded
 
 
 class _Authenticated:
-    """Lets only callers through that know the seam's secret."""
+    """Lets only callers through that know the seam's secret, and proves to them that the planner does."""
 
-    def __init__(self, app: ASGIApp, secret: str) -> None:
+    def __init__(self, app: ASGIApp, secret: str, now: Callable[[], float] = time.time) -> None:
         self._app = app
-        self._wanted = f"Bearer {secret}".encode()
+        self._secret = secret
+        self._requests = Requests(secret)
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            given = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._wanted):
-                await PlainTextResponse("unauthorized", status_code=401)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        query = scope["query_string"].decode("latin-1")
+        target = scope["path"] + (f"?{query}" if query else "")
+        speaker = headers.get(SPEAKER_HEADER, "")
+        try:
+            nonce, digest = self._requests.check(
+                headers.get(REQUEST_HEADER, ""), scope["method"], target, speaker, self._now()
+            )
+        except NotAuthentic as error:
+            LOG.warning("seam: refused %s: %s", scope["path"][:100], error)
+            await PlainTextResponse(str(error), status_code=401)(scope, receive, send)
+            return
+        body = await _whole(receive)
+        if body is None:
+            too_large = PlainTextResponse(f"body must be <= {MAX_BODY_BYTES} bytes", status_code=413)
+            await too_large(scope, receive, send)
+            return
+        if not digest_fits(digest, body):
+            await PlainTextResponse("body must be the one that was signed", status_code=401)(
+                scope, receive, send
+            )
+            return
+        answer = _Sealed(self._secret, nonce, send)
+        await self._app(scope, _replayed(body, receive), answer.send)
+
+
+class _Sealed:
+    """An answer, held until it is whole, with the seal that proves whose it is."""
+
+    def __init__(self, secret: str, nonce: str, send: Send) -> None:
+        self._secret = secret
+        self._nonce = nonce
+        self._send = send
+        self._start: Message = {}
+        self._parts: list[bytes] = []
+
+    async def send(self, message: Message) -> None:
+        """Instead of the server's own."""
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        self._parts.append(message.get("body", b""))
+        if message.get("more_body", False):
+            return
+        body = b"".join(self._parts)
+        proof = seal(self._secret, self._nonce, self._start["status"], body)
+        MutableHeaders(scope=self._start)[ANSWER_HEADER] = proof
+        await self._send(self._start)
+        await self._send({**message, "body": body})
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """A body, or None if it is too large."""
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from planner.config import Config
 from planner.plan import Plan, decode_plan
+from planner.seam_auth import ANSWER_HEADER, REQUEST_HEADER, SPEAKER_HEADER, NotAuthentic, check_seal, sign
 from planner.secret import read_or_make
 from ryu_apps.framework import hub
 
@@ -59,10 +60,11 @@ class Connection:
                 self._http = http.client.HTTPConnection(
                     parts.hostname or "127.0.0.1", parts.port or 80, timeout=self.timeout_s
                 )
+            signature, nonce = sign(self.secret, method, path, self.speaker, body or b"", time.time())
             headers = {
-                "Authorization": f"Bearer {self.secret}",
+                REQUEST_HEADER: signature,
                 "Content-Type": "application/msgpack",
-                "Tidegate-Speaker": self.speaker,
+                SPEAKER_HEADER: self.speaker,
             }
             self._http.request(method, path, body, headers)
             response = self._http.getresponse()
@@ -70,13 +72,19 @@ class Connection:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise PlannerAwayError(f"{self.url}{path} must answer, got {error!r}") from None
+        if response.status >= http.client.BAD_REQUEST and response.status != http.client.UNPROCESSABLE_ENTITY:
+            self.close()
+            raise PlannerAwayError(f"{self.url}{path} must answer 200, got {response.status}")
+        try:
+            # Also a refusal: who is no planner must not make us drop what the planner should have.
+            check_seal(self.secret, nonce, response.status, answer, response.headers.get(ANSWER_HEADER))
+        except NotAuthentic as error:
+            self.close()
+            raise PlannerAwayError(f"{self.url}{path}: {error}") from None
         if response.status == http.client.UNPROCESSABLE_ENTITY:
             # Sending it again would be refused again.
             LOG.error("planner refused %s: %s", path, answer[:200].decode(errors="replace"))
             return b""
-        if response.status >= http.client.BAD_REQUEST:
-            self.close()
-            raise PlannerAwayError(f"{self.url}{path} must answer 200, got {response.status}")
         return answer
 
     def close(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,10 +15,32 @@ from planner import seam
 from planner.plan import decode_plan
 from planner.report import AppliedReport, encode_applied, encode_network
 from planner.seam import PlanBoard, seam_app
+from planner.seam_auth import ANSWER_HEADER, REQUEST_HEADER, check_seal, sign
 from telemetry.samples import SampleBatch, encode_batch
 from tests.planner.networks import START, Running, network, samples, small
 
 SECRET = "s" * 43
+
+
+class Signed(httpx.Auth):
+    """What a speaker does: it signs each request, and takes no answer that is not sealed."""
+
+    requires_request_body = True
+    requires_response_body = True
+
+    def __init__(self, secret: str) -> None:
+        self.secret = secret
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        target = request.url.raw_path.decode()
+        speaker = request.headers["tidegate-speaker"]
+        header, nonce = sign(self.secret, request.method, target, speaker, request.content, time.time())
+        request.headers[REQUEST_HEADER] = header
+        answer = yield request
+        if answer.status_code not in (401, 413):
+            check_seal(
+                self.secret, nonce, answer.status_code, answer.content, answer.headers.get(ANSWER_HEADER)
+            )
 
 
 class Seam:
@@ -34,11 +57,12 @@ class Seam:
 
     @asynccontextmanager
     async def speaker(self, secret: str | None = SECRET) -> AsyncIterator[httpx.AsyncClient]:
+        auth = Signed(secret) if secret is not None else None
         headers = {"tidegate-speaker": "speaker"}
-        if secret is not None:
-            headers["Authorization"] = f"Bearer {secret}"
         transport = httpx.ASGITransport(self.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://seam", headers=headers) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://seam", headers=headers, auth=auth
+        ) as client:
             yield client
 
     def run(self, talk: Callable[[httpx.AsyncClient], Coroutine[Any, Any, Any]]) -> Any:
@@ -230,3 +254,22 @@ def test_publishing_to_nobody_is_fine(at_seam: Seam):
 
     asyncio.run(wait())
     at_seam.board.published()
+
+
+def test_overheard_request_is_refused(at_seam: Seam):
+    """Played again as it was, it is not taken; and with another body neither."""
+    batch = encode_batch(SampleBatch(0x11, START))
+
+    async def main() -> list[int]:
+        header, _ = sign(SECRET, "POST", "/v1/samples", "speaker", batch, time.time())
+        headers = {"tidegate-speaker": "speaker", REQUEST_HEADER: header}
+        fresh, _ = sign(SECRET, "POST", "/v1/samples", "speaker", b"another body", time.time())
+        transport = httpx.ASGITransport(at_seam.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://seam") as client:
+            answers = [await client.post("/v1/samples", content=batch, headers=headers) for _ in range(2)]
+            headers[REQUEST_HEADER] = fresh
+            answers.append(await client.post("/v1/samples", content=batch, headers=headers))
+        return [answer.status_code for answer in answers]
+
+    assert asyncio.run(main()) == [200, 401, 401]
+    assert len(at_seam.running.planner._inbox) == 1

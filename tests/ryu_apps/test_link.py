@@ -1,5 +1,6 @@
 """The seam to the planner: a real connection to a small real server."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from planner.plan import Plan, decode_plan, encode_plan
+from planner.seam_auth import ANSWER_HEADER, Requests, seal
 from ryu_apps import link as link_module
 from ryu_apps.framework import hub
 from ryu_apps.link import NETWORK_PATH, Connection, PlannerAwayError, PlannerLink
@@ -27,6 +29,8 @@ class TinyPlanner:
         self.answer = b"7"
         self.plans: list[bytes] = []
         self.connections = 0
+        #: None: it has none, and answers all the same.
+        self.secret: str | None = "s3cret"
         planner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +54,11 @@ class TinyPlanner:
                     self.reply(b"", 503)
 
             def reply(self, body: bytes, status: int | None = None) -> None:
-                self.send_response(status or planner.status)
+                status = status or planner.status
+                self.send_response(status)
+                nonce = self.headers["Authorization"].split("nonce=")[1].split(",")[0]
+                if planner.secret is not None:
+                    self.send_header(ANSWER_HEADER, seal(planner.secret, nonce, status, body))
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -78,13 +86,15 @@ def planner():
     planner.stop()
 
 
-def test_requests_carry_the_secret_and_the_speakers_name(planner):
-    """So the planner knows who speaks, over one connection."""
+def test_requests_prove_the_secret_and_name_the_speaker(planner):
+    """So the planner knows who speaks, over one connection, and a stranger there learns no secret."""
     connection = Connection(planner.url, "s3cret", 5.0, "me")
     assert [connection.request("POST", "/v1/x", b"body") for _ in range(3)] == [b"7"] * 3
     path, body, headers = planner.told[0]
     assert (path, body) == ("/v1/x", b"body")
-    assert (headers["Authorization"], headers["Tidegate-Speaker"]) == ("Bearer s3cret", "me")
+    _, digest = Requests("s3cret").check(headers["authorization"], "POST", path, "me", time.time())
+    assert (headers["tidegate-speaker"], digest) == ("me", hashlib.sha256(body).hexdigest())
+    assert "s3cret" not in str(headers)
     assert planner.connections == 1
     connection.close()
 
@@ -94,19 +104,19 @@ def test_an_answer_that_is_an_error_means_away(planner, status):
     """The error says where and what."""
     planner.status = status
     with pytest.raises(PlannerAwayError, match=f"must answer 200, got {status}"):
-        Connection(planner.url, "", 5.0).request("POST", "/v1/samples", b"")
+        Connection(planner.url, "s3cret", 5.0).request("POST", "/v1/samples", b"")
 
 
 def test_what_the_planner_refuses_to_understand_is_not_sent_again(planner):
     """It would be refused again, and hold up all that waits behind it."""
     planner.status, planner.answer = 422, b"no such column"
-    assert Connection(planner.url, "", 5.0).request("POST", "/v1/samples", b"x") == b""
+    assert Connection(planner.url, "s3cret", 5.0).request("POST", "/v1/samples", b"x") == b""
 
 
 def test_a_planner_that_is_not_there_is_away_and_one_that_returns_is_found():
     """The connection is opened anew after a failure."""
     first = TinyPlanner()
-    connection = Connection(first.url, "", 5.0)
+    connection = Connection(first.url, "s3cret", 5.0)
     connection.request("POST", "/", b"")
     connection.close()
     first.stop()
@@ -260,3 +270,26 @@ def test_a_child_that_dies_is_started_again_and_ends_with_us(tmp_path, threads, 
     link.stop()
     until(lambda: second.poll() is not None)
     assert second.returncode == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("secret", [None, "another-secret"])
+def test_a_stranger_on_the_planners_port_feeds_no_plan(tmp_path, planner, threads, secret):
+    """Whoever has not the secret is away, whatever it answers: switches keep their meters."""
+    link, owner = make_link(tmp_path, planner.url)
+    planner.secret = secret
+    planner.plans = [encode_plan(Plan(version=number, time=1.0), -1) for number in range(1, 4)]
+    threads(link._forever, link._download)
+    until(lambda: len(planner.asked) > 3)
+    assert owner.plans == []
+    planner.secret = "s3cret"
+    planner.plans = [encode_plan(Plan(version=9, time=1.0), -1)]
+    until(lambda: owner.plans)
+    assert [plan.version for plan in owner.plans] == [9]
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_strangers_answer_takes_no_report_away(planner, status):
+    """A report that a stranger took, or refused, is still to be sent."""
+    planner.secret, planner.status = None, status
+    with pytest.raises(PlannerAwayError, match="must be sealed with the seam's secret"):
+        Connection(planner.url, "s3cret", 5.0).request("POST", "/v1/samples", b"x")
