@@ -35,10 +35,12 @@ class Bound(IntEnum):
     LEFTOVER = 3
     #: It is at its ceiling, or all its children are at theirs.
     CEILING = 4
+    #: A link on its way is full.
+    LINK = 5
 
 
 # Compiled code knows numbers, not members of an enumeration.
-_PARENT, _GUARANTEE, _CLAIM, _LEFTOVER, _CEILING = (int(bound) for bound in Bound)
+_PARENT, _GUARANTEE, _CLAIM, _LEFTOVER, _CEILING, _ = (int(bound) for bound in Bound)
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,44 +121,51 @@ def fill_links(
 
 
 def limit_to_links(
-    grant_bps: Bits,
+    stages_bps: Bits,
     pool: Indices,
-    demand_bps: Rates,
+    rate_bps: Rates,
     paths: Paths,
     capacity_bps: Rates,
     weight: Rates | None = None,
-    guarantee_bps: Rates | None = None,
-) -> tuple[Bits, Bits]:
-    """Grants of leaves cut to what the links of their paths can carry.
+) -> Bits:
+    """Grants of leaves cut to what the links of their paths can carry, the most urgent part last.
 
-    Each grant is split over its pool's flows by their demand, then all flows are filled into the links. Grants never
-    rise, so what fitted a tree still does; what a cut frees elsewhere is for the next tick's ceilings.
+    What each pool holds is split over its flows by where its traffic goes; then the flows are filled into the
+    links stage by stage, so that nobody's present use is cut for what others may want. A pool may then have
+    what keeps every one of its flows within its share, as long as its traffic is split as it was. Grants
+    never rise, so what fitted a tree still does.
 
     Parameters
     ----------
-    grant_bps : shape (n_pools,)       Whole bit/s; of leaves, or of any pools whose flows are told apart.
-    pool : shape (n_flows,)            Whose flow it is.
-    demand_bps : shape (n_flows,)      Forecast of each flow, NaN where there is none, as in ``shares.split``.
-    paths, capacity_bps :              As in ``fill_links``.
-    weight, guarantee_bps : shape (n_pools,)   As the tree's; split over the pool's flows as its grant is.
+    stages_bps : shape (n_stages, n_pools)   What each pool held after each stage, as
+        ``Allocation.stages_bps``; the last row are the grants. Of leaves, or of any pools whose flows are told apart.
+    pool : shape (n_flows,)                  Whose flow it is.
+    rate_bps : shape (n_flows,)              What flowed that way, > 0; only ratios within a pool matter.
+    paths, capacity_bps :                    As in ``fill_links``.
+    weight : shape (n_pools,)                As the tree's: that of each of the pool's flows.
 
     Returns
     -------
-    The grants, shape (n_pools,), and the flows' shares of them, shape (n_flows,). A pool without
-    flows keeps its grant: nothing is known of where it goes.
+    The grants, shape (n_pools,). A pool without flows keeps its grant: nothing is known of where it goes.
     """
-    grant, pool = np.asarray(grant_bps, np.int64), np.asarray(pool, np.int32)
-    share = split(grant, pool, demand_bps)
-    part = share / np.maximum(grant[pool], 1)
-    flow_weight = None
-    if weight is not None:
-        flow_weight = np.asarray(weight, np.float64)[pool] * np.maximum(part, 1e-9)
-    least = None if guarantee_bps is None else np.asarray(guarantee_bps, np.float64)[pool] * part
-    carried = fill_links(paths, capacity_bps, share.astype(np.float64), flow_weight, least)
-    total = np.zeros(len(grant), np.int64)
-    np.add.at(total, pool, carried)
-    has_flows = np.bincount(pool, minlength=len(grant)) > 0
-    return np.where(has_flows, total, grant), carried
+    grant, pool = np.asarray(stages_bps[-1], np.int64), np.asarray(pool, np.int32)
+    rate = _checked("rate_bps", rate_bps, len(pool))
+    known = np.bincount(pool, rate, len(grant))
+    part = rate / np.where(known > 0, known, 1.0)[pool]
+    capacity = _checked("capacity_bps", capacity_bps, paths.n_links)
+    if (_link_totals(paths.first, paths.link, paths.n_links, part * grant[pool]) <= capacity).all():
+        return grant
+    flow_weight = None if weight is None else np.asarray(weight, np.float64)[pool]
+    carried = np.zeros(len(pool), np.int64)
+    for held in stages_bps:
+        wanted = split(np.asarray(held, np.int64), pool, part * held[pool], equal_part=0)
+        most = np.maximum(wanted, carried).astype(np.float64)
+        carried = fill_links(paths, capacity, most, flow_weight, carried.astype(np.float64))
+    # Nothing holds a pool to its flows one by one: the one that is cut most says how much it may have.
+    most_of = np.where(carried < most, np.floor(carried / np.where(part > 0, part, 1.0)), np.inf)
+    limit = np.full(len(grant), np.inf)
+    np.minimum.at(limit, pool, most_of)
+    return np.minimum(grant, limit).astype(np.int64)
 
 
 def _checked(name: str, values: Rates, size: int) -> Rates:

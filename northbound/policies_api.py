@@ -172,7 +172,7 @@ class Share(Answer):
     policies: list[str]
     claim_bps: int
     stages_bps: list[int] = Field(description="held after the guarantee, each row of claims, the leftover")
-    bound: Literal["parent", "guarantee", "claim", "leftover", "ceiling"]
+    bound: Literal["parent", "guarantee", "claim", "leftover", "ceiling", "link"]
     bound_by: str = Field(description="the pool whose limit it is")
     limit_bps: float
     wanted_bps: int

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from allocation.allocate import Bound
 from allocation.buffer import reserve_from_tail
 from allocation.dead_band import hold_tree
 from allocation.expected_loss import ForecastAllocation, allocate_by_forecast
+from allocation.links import Paths, limit_to_links
 from allocation.tree import PoolTree, Sharing
 from forecasting.forecast import Forecast
 from planner.config import Allocation as AllocationConfig
 from planner.config import Buffer
+from planner.link_limits import LinkLimits
 from planner.metering import switch_shares
 from planner.observation import Observed
 from planner.requests import Asked
@@ -54,11 +59,12 @@ def decide(
     forecast: Forecast,
     in_force_bps: F64,
     asked: Asked | None = None,
+    limits: LinkLimits | None = None,
 ) -> Decision:
     """Grants for every pool and shares for every meter.
 
     ``in_force_bps`` has shape (2, n_pools): the grants of the last plan, NaN for pools that had none.
-    ``asked`` says how far forecasts are asked for, in full if None.
+    ``asked`` says how far forecasts are asked for, in full if None; ``limits`` which links grants cross.
     """
     n = len(s.path)
     curve = forecast.peak_curve().astype(np.float64).reshape(2, n, -1)
@@ -73,10 +79,13 @@ def decide(
         reserve = _reserve(settings.buffer, s, p50[d], curve[d, :, -1], d)
         if asked is not None:
             reserve += asked.reserve_bps(s.parent, d)
-        allocation = allocate_by_forecast(
-            tree, forecast.quantile, demand, use, reserve,
+        share_out = partial(
+            allocate_by_forecast, quantile=forecast.quantile, demand_bps=demand, use_bps=use, reserve_bps=reserve,
             fair_part=settings.fair_part, leaf_class=s.priority[tree.leaves],
         )  # fmt: skip
+        allocation = share_out(tree)
+        if limits is not None:
+            allocation = _within_links(tree, allocation, share_out, limits, d)
         allocations.append(allocation)
         # A pool that fills its grant gets every bit of a rise; the dead band is for those that would not notice.
         full = ~(observed.offered_bps[d] < _FULL * in_force_bps[d])
@@ -84,6 +93,27 @@ def decide(
         grant[d] = hold_tree(tree, before, allocation.grant_bps, settings.dead_band)
         share += switch_shares(s, grant[d], observed.entry_offered_bps, d, settings.min_rate_mbps * 1e6)
     return Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share, asked)
+
+
+def _within_links(
+    tree: PoolTree,
+    allocation: ForecastAllocation,
+    share_out: Callable[[PoolTree], ForecastAllocation],
+    limits: LinkLimits,
+    d: int,
+) -> ForecastAllocation:
+    """The allocation with grants that the links carry: what a full link takes from some goes to others."""
+    cut = limits.within(tree, allocation, d)
+    if (cut == allocation.grant_bps).all():
+        return allocation
+    full = cut < allocation.grant_bps
+    ceiling = np.where(full, cut, tree.ceiling_bps)
+    narrowed = replace(tree, ceiling_bps=ceiling, guarantee_bps=np.minimum(tree.guarantee_bps, ceiling))
+    again = share_out(narrowed)
+    # Others may have risen into links that were nearly full.
+    grant = np.minimum(limits.within(narrowed, again, d), again.grant_bps)
+    bound = np.where(full | (grant < again.grant_bps), np.uint8(Bound.LINK), again.bound)
+    return replace(again, grant_bps=grant, bound=bound)
 
 
 def _use(s: Structure, observed: Observed, d: int) -> F64:
@@ -123,3 +153,5 @@ def compile_ahead() -> None:
     )  # fmt: skip
     made = allocate_by_forecast(tree, np.array([0.1, 0.5, 0.9]), np.array([[1.0, 2.0, 3.0]]), fair_part=0.25)
     hold_tree(tree, np.zeros(2), made.grant_bps, 0.1)
+    one = np.array([1], np.int32)
+    limit_to_links(made.stages_bps, one, np.ones(1), Paths.of([[0]], 1), np.zeros(1), tree.weight)

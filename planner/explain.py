@@ -83,7 +83,7 @@ class ShareWas:
     claim_bps: int
     #: What it held after the guarantee, after each row of claims, and after the leftover.
     stages_bps: tuple[int, ...]
-    #: ``parent``, ``guarantee``, ``claim``, ``leftover`` or ``ceiling``.
+    #: ``parent``, ``guarantee``, ``claim``, ``leftover``, ``ceiling`` or ``link``.
     bound: str
     #: Path of the pool whose limit it is.
     bound_by: str

@@ -31,6 +31,7 @@ from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.history import DemandHistory, Loader
 from planner.memory import Memory
+from planner.link_limits import LinkWatch
 from planner.meter_ids import MeterIds
 from planner.metering import meter_tables
 from planner.modes import Publication, Stance, canary_regions, max_age_s
@@ -104,6 +105,7 @@ class Planner:
         #: Grants in force, shape (2, n_pools) of ``structure``; NaN for pools that had none.
         self._grant: F64 = np.empty((2, 0))
         self.publication = _publication(config)
+        self._links = LinkWatch()
         self._layout_version = 0
         #: When the input of the newest decision was taken, and when the published plan last was confirmed.
         self._begun = self._decided = self._confirmed = float("-inf")
@@ -308,7 +310,8 @@ class Planner:
         s, observed, forecast = self.structure, self._observed, self._forecast_now
         if s is not None and observed is not None and forecast is not None:
             asked = self.requests.step(s, observed, forecast, now)
-            self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked)
+            limits = self._links.limits(s, self.fleet, self.grouping.graph.view, now)
+            self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked, limits)
             self._decided = self._begun
 
     def _publish(self, now: float) -> None:

@@ -143,17 +143,53 @@ def test_guarantees_come_first():
 
 
 def test_grants_are_cut_to_their_links():
-    """A pool on two paths loses on the narrow one only; a pool of unknown paths keeps its grant."""
-    paths = Paths.of([[0], [1], [1]], 2)
-    grant, flows = limit_to_links(
-        np.array([100, 50, 70]),
-        np.array([0, 0, 1]),
-        np.array([50.0, 50.0, 50.0]),
+    """Of a pool on two paths the narrow one decides; a small flow is spared; of unknown paths nothing is cut."""
+    paths = Paths.of([[0], [1], [1], [1]], 2)
+    grant = limit_to_links(
+        np.array([[100, 50, 200, 70]]),
+        np.array([0, 0, 1, 2]),
+        np.array([5.0, 5.0, 50.0, 1.0]),
         paths,
-        np.array([80.0, 60.0]),
+        np.array([80.0, 90.0]),
     )
-    assert flows.tolist() == [50, 30, 30]
-    assert grant.tolist() == [80, 30, 70]
+    assert grant.tolist() == [60, 30, 30, 70]
+    part = limit_to_links(
+        np.array([[100, 90]]),
+        np.array([0, 0, 1]),
+        np.array([9.0, 1.0, 1.0]),
+        Paths.of([[], [0], [0]], 1),
+        np.array([70.0]),
+    )
+    assert part.tolist() == [100, 60]
+
+
+def test_use_on_a_link_is_not_cut_for_what_others_may_want():
+    """A uses 40 of a link of 50, B uses 5; both were granted 60: each has its use and half of what is left."""
+    paths = Paths.of([[0], [0]], 1)
+    stages = np.array([[1, 1], [40, 5], [60, 60]])
+    grant = limit_to_links(stages, np.array([0, 1]), np.ones(2), paths, np.array([50.0]))
+    assert grant.tolist() == [42, 7]
+    weighed = limit_to_links(
+        stages[2:], np.array([0, 1]), np.ones(2), paths, np.array([50.0]), np.array([4.0, 1.0])
+    )
+    assert weighed.tolist() == [40, 10]
+
+
+@many(300)
+@given(networks(), st.data())
+def test_limited_grants_never_rise_and_fit_every_link(network, data):
+    """Whatever the stages: split as the traffic is, no link carries more than it can, but for evened-out bits."""
+    paths, capacity, rate, weight = network
+    n_flows = len(rate)
+    pool = np.array([data.draw(st.integers(0, 3)) for _ in range(n_flows)])
+    rows = np.array([[data.draw(st.integers(0, 10**9)) for _ in range(5)] for _ in range(3)])
+    stages = np.maximum.accumulate(rows, axis=0)
+    got = limit_to_links(stages, pool, rate + 1, paths, capacity, np.resize(weight, 5))
+    assert (got <= stages[-1]).all()
+    assert got[4] == stages[-1, 4]
+    known = np.bincount(pool, rate + 1, 5)
+    load = incidence(paths) @ ((rate + 1) / known[pool] * got[pool])
+    assert (load <= capacity * (1 + 1e-12) + n_flows).all()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.topology.strategies import network_of, networks
 from topology.network import Link, Network, Port
 from topology.paths import path_links
-from topology.routes import Crossed, LinkShares, capacity_of_links, link_shares, routes_of
+from topology.routes import Flows, PartFlows, capacity_of_links, part_flows, routes_of
 from topology.traffic import TrafficView
 
 
@@ -26,11 +26,14 @@ def view_of(edges: Sequence[tuple[str, str, float]]) -> TrafficView:
     return TrafficView(0.0, endpoints, src, dst, np.zeros(len(edges), np.int64), rate)
 
 
-def shares_by_part(found: LinkShares, crossed: Crossed) -> dict[tuple[str, int], dict[Link, float]]:
-    """The columns as a mapping."""
+def shares_by_part(found: PartFlows, flows: Flows) -> dict[tuple[str, int], dict[Link, float]]:
+    """What part of each part's traffic crosses each link."""
+    known = np.bincount(flows.part, flows.rate_bps, len(found.parts))
     result: dict[tuple[str, int], dict[Link, float]] = {}
-    for part, link, share in zip(crossed.part, crossed.link, crossed.share, strict=True):
-        result.setdefault(found.parts[part], {})[found.links[link]] = float(share)
+    for flow, (part, rate) in enumerate(zip(flows.part, flows.rate_bps, strict=True)):
+        for link in flows.link[flows.first[flow] : flows.first[flow + 1]]:
+            of = result.setdefault(found.parts[part], {})
+            of[found.links[link]] = of.get(found.links[link], 0.0) + float(rate / known[part])
     return result
 
 
@@ -70,15 +73,14 @@ def test_shares_are_those_of_following_each_edge_along_its_path(
     )
     pairs = st.tuples(st.sampled_from("abcdefx"), st.sampled_from("abcdefx"), st.floats(1.0, 1e9))
     edges = data.draw(st.lists(pairs.filter(lambda edge: edge[0] != edge[1]), max_size=15))
-    found = link_shares(routes_of(network), view_of(edges), places)
+    found = part_flows(routes_of(network), view_of(edges), places)
     for crossed, upload in ((found.up, True), (found.down, False)):
         expected = plainly(network, edges, places, upload)
         shares = shares_by_part(found, crossed)
         assert shares.keys() == expected.keys()
         for part, links in expected.items():
             assert shares[part] == pytest.approx(links)
-        assert len(crossed.share) == 0 or 0 < crossed.share.min() <= crossed.share.max() <= 1
-        assert crossed.known_bps.shape == (len(found.parts),)
+        assert (crossed.rate_bps > 0).all()
 
 
 def test_a_share_is_of_the_traffic_whose_way_is_known() -> None:
@@ -86,23 +88,23 @@ def test_a_share_is_of_the_traffic_whose_way_is_known() -> None:
     network = network_of(nx.path_graph([1, 2, 3]))
     edges = [("anna", "ben", 3e6), ("anna", "carla", 3e6), ("anna", "stranger", 9e6)]
     places = {"anna": [1], "ben": [1], "carla": [3], "david": [2]}
-    found = link_shares(routes_of(network), view_of(edges), places)
+    found = part_flows(routes_of(network), view_of(edges), places)
     (there,) = shares_by_part(found, found.up).values()
     assert {(link.src_dpid, link.dst_dpid): share for link, share in there.items()} == {
         (1, 2): 0.5,
         (2, 3): 0.5,
     }
-    assert found.up.known_bps.tolist() == [6e6, 0, 0, 0]
+    assert found.up.rate_bps.tolist() == [3e6, 3e6]
     down = shares_by_part(found, found.down)
     assert {part: set(links.values()) for part, links in down.items()} == {("carla", 3): {1.0}}
-    assert found.down.known_bps.tolist() == [0, 3e6, 3e6, 0]
+    assert found.down.rate_bps.tolist() == [3e6, 3e6]
 
 
 def test_without_switches_or_traffic_nothing_is_crossed() -> None:
     """An empty network and an empty graph are no errors."""
     for network in (Network(), network_of(nx.path_graph([1, 2]))):
         for edges in ([], [("a", "b", 1.0)]):
-            found = link_shares(routes_of(network), view_of(edges), {"a": [1], "b": [7]})
+            found = part_flows(routes_of(network), view_of(edges), {"a": [1], "b": [7]})
             assert len(found.up.part) == len(found.down.part) == 0
 
 

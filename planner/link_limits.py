@@ -1,0 +1,102 @@
+"""Which links users' grants cross, and what those can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from allocation.allocate import Allocation
+from allocation.links import Paths, limit_to_links
+from allocation.tree import PoolTree
+from planner.fleet import Fleet
+from planner.structure import Structure
+from topology.identity import Attachment
+from topology.routes import Flows, Routes, part_flows
+from topology.traffic import TrafficView
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+#: Where traffic goes is looked at anew this often; it goes through all edges of the traffic graph.
+LOOK_EVERY_S: Final = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class LinkLimits:
+    """Where each user's traffic goes, upload and download apart, and what the links on the way carry."""
+
+    #: Row of the structure by flow, shape (n_flows,), and what flowed that way, bit/s.
+    pool: tuple[I64, I64]
+    rate_bps: tuple[F64, F64]
+    paths: tuple[Paths, Paths]
+    #: shape (n_links,), bit/s; infinite where nobody says.
+    capacity_bps: F64
+
+    def within(self, tree: PoolTree, allocation: Allocation, direction: int) -> npt.NDArray[np.int64]:
+        """Every pool's grant, cut where links are full; see ``allocation.links.limit_to_links``."""
+        return limit_to_links(
+            allocation.stages_bps,
+            self.pool[direction].astype(np.int32),
+            self.rate_bps[direction],
+            self.paths[direction],
+            self.capacity_bps,
+            tree.weight,
+        )
+
+
+class LinkWatch:
+    """Keeps the limits up to date: after a change of users or links at once, else once a minute."""
+
+    def __init__(self) -> None:
+        self._known_for: tuple[Structure, Routes] | None = None
+        self._looked = float("-inf")
+        self._limits: LinkLimits | None = None
+
+    def limits(
+        self, s: Structure, fleet: Fleet, view: Callable[[float], TrafficView], now: float
+    ) -> LinkLimits | None:
+        """The limits now; ``view`` gives the traffic graph and is asked only when they are reckoned anew."""
+        routes = fleet.routes
+        same = self._known_for is not None and self._known_for[0] is s and self._known_for[1] is routes
+        if not same or not 0 <= now - self._looked < LOOK_EVERY_S:
+            self._known_for, self._looked = (s, routes), now
+            self._limits = link_limits(s, routes, fleet.link_capacity_bps(), view(now), fleet.attachments)
+        return self._limits
+
+
+def link_limits(
+    s: Structure,
+    routes: Routes,
+    capacity_bps: F64,
+    view: TrafficView,
+    attachments: Mapping[str, tuple[Attachment, ...]],
+) -> LinkLimits | None:
+    """What bounds the grants of this structure; None where no link's capacity is known.
+
+    ``capacity_bps`` has shape (n_links,), NaN where it is not known.
+    """
+    capacity = np.where(np.isnan(capacity_bps), np.inf, capacity_bps)
+    if not np.isfinite(capacity).any():
+        return None
+    row_of = {user: s.first_user + number for number, user in enumerate(s.users)}
+    places = {
+        user: tuple(dict.fromkeys(device.dpid for device in devices))
+        for user, devices in attachments.items()
+        if user in row_of
+    }
+    found = part_flows(routes, view, places)
+    row = np.array([row_of[user] for user, _ in found.parts], np.int64)
+
+    def paths(flows: Flows) -> Paths:
+        return Paths(flows.first.astype(np.int32), flows.link.astype(np.int32), len(capacity))
+
+    return LinkLimits(
+        (row[found.up.part], row[found.down.part]),
+        (found.up.rate_bps, found.down.rate_bps),
+        (paths(found.up), paths(found.down)),
+        capacity,
+    )
