@@ -18,6 +18,7 @@ from northbound.alarms_api import alarms_router
 from northbound.archetypes_api import archetypes_router
 from northbound.audit_api import audit_router
 from northbound.bodies import GroupBandwidth, GroupCreation
+from northbound.dashboard.pages import dashboard_router
 from northbound.encoded import EncodedAnswers
 from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
@@ -85,6 +86,7 @@ def create_app(
     app.include_router(webhooks_router(operations, _BEARER))
     app.include_router(prometheus_router(operations, stale_after_s, now))
     app.include_router(stream_router(operations))
+    app.include_router(dashboard_router(operations, now, stale_after_s))
     app.include_router(session_router(security))
     app.include_router(audit_router(security.audit))
     put_in_force(app, security, whole)

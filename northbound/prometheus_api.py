@@ -175,7 +175,7 @@ def _forecasts(operations: Operations) -> Iterator[Metric]:
     found = operations.forecast_quality()
     coverage = []
     for one in found.coverage:
-        level, direction = views.LEVEL_NAMES[one.level // 2], views.DIRECTION_NAMES[one.level % 2]
+        level, direction = views.forecaster_level(one.level)
         for window, shares in (("hour", one.hour), ("day", one.day)):
             coverage += [
                 ((level, direction, f"{one.horizon_s:g}", f"{aim:g}", window), share)

@@ -14,6 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -106,7 +107,8 @@ class Hub:
             self._epoch, self._number = secrets.token_hex(4), 0
             self._kept.clear()
             self._snapshot, self._alarms = None, -1
-            self._watch = asyncio.create_task(self._watching(), name="event stream")
+            # Of nobody's context: what it sees must not depend on who came first.
+            self._watch = asyncio.create_task(self._watching(), name="event stream", context=Context())
         return self._told(_Client(topics), last_id)
 
     def _missed(self, last_id: str | None) -> list[Event] | None:
