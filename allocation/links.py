@@ -165,7 +165,8 @@ def limit_to_links(
     most_of = np.where(carried < most, np.floor(carried / np.where(part > 0, part, 1.0)), np.inf)
     limit = np.full(len(grant), np.inf)
     np.minimum.at(limit, pool, most_of)
-    return np.minimum(grant, limit).astype(np.int64)
+    cut: Bits = np.minimum(grant, limit).astype(np.int64)
+    return cut
 
 
 def _checked(name: str, values: Rates, size: int) -> Rates:

@@ -30,8 +30,8 @@ from planner.explain import Decided
 from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.history import DemandHistory, Loader
-from planner.memory import Memory
 from planner.link_limits import LinkWatch
+from planner.memory import Memory
 from planner.meter_ids import MeterIds
 from planner.metering import meter_tables
 from planner.modes import Publication, Stance, canary_regions, max_age_s
