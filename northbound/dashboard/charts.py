@@ -31,9 +31,7 @@ _MOST_POINTS: Final = 400
 #: Quantiles at which the bands ahead begin; they end as far from the other side.
 _BANDS: Final = (0.1, 0.25)
 _STEPS: Final = (1, 2, 2.5, 5, 10)
-_TIME  #: Quantiles at which the bands ahead begin; they end as far from the other side.
-_BANDS: Final = (0.1, 0.25)
-_STEPS: Final = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600)
+_TIME_STEPS: Final = (10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600)
 
 
 def fan_chart(
