@@ -24,8 +24,10 @@ from planner.alarms import AlarmStream, Sighting
 from planner.config_alarms import Alarms
 from planner.config_events import Announcement
 from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
+from planner.group_desk import GroupDesk
 from planner.issued import IssuedHistory
 from planner.model_versions import ModelVersions, Outcome
+from planner.network_desk import NetworkDesk
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
 from planner.policy_desk import PolicyDesk
 from planner.remediation.desk import RemediationDesk
@@ -275,9 +277,7 @@ def make_remedied() -> Running:
         "max_regions": 1,
     }  # fmt: skip
     lab = {"lab": {"members": ["anna", "ben", "carla"], "ceiling_mbps": 6}}
-    running = Running(
-        small(remediation={"congestion": congestion, "isolation": {"mode": "act"}}, groups=lab)
-    )
+    running = Running(small(remediation={"congestion": congestion, "isolation": {"mode": "act"}}, groups=lab))
     running.offered = dict.fromkeys(PLACES, 4e6)
     running.connect()
     running.tick(count=3)
@@ -293,7 +293,9 @@ class FakeWebhooks:
     """One webhook that once failed, and the message that it did not take."""
 
     def __init__(self) -> None:
-        self.letters = (DeadLetter("msg_1", 0, "https://a.example/...", "alarm", NOW - 60, NOW, 8, "ConnectError"),)
+        self.letters = (
+            DeadLetter("msg_1", 0, "https://a.example/...", "alarm", NOW - 60, NOW, 8, "ConnectError"),
+        )
 
     def view(self) -> tuple[WebhookView, ...]:
         dead = len(self.letters)
@@ -330,6 +332,9 @@ class FakeOperations:
         running = Running(small(allocation={"keep_every_s": 0}, groups={"lab": {"members": ["emma"]}}))
         running.offered = dict.fromkeys(PLACES, 2e6)
         running.connect()
+        grouping = running.planner.grouping
+        grouping.tracker.update([frozenset({"carla", "david"})], running.now)
+        grouping.pin("crew", ("anna", "ben"), running.now)
         running.tick(count=3)
         return running
 
@@ -344,6 +349,18 @@ class FakeOperations:
         """The desk of that planner."""
         running = self.running
         return PolicyDesk(running.planner, self.told.append, lambda: running.now)
+
+    @cached_property
+    def grouping(self) -> GroupDesk:
+        """The desk for groups of that planner."""
+        running = self.running
+        return GroupDesk(running.planner, self.told.append, lambda: running.now)
+
+    @cached_property
+    def network(self) -> NetworkDesk:
+        """The desk for the network of that planner."""
+        running = self.running
+        return NetworkDesk(running.planner, self.told.append, lambda: running.now)
 
     def models(self) -> dict[str, Any]:
         return self.versions.report(NOW)
