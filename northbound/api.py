@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -17,11 +17,11 @@ from northbound import answers, problems, views
 from northbound.alarms_api import alarms_router
 from northbound.archetypes_api import archetypes_router
 from northbound.audit_api import audit_router
-from northbound.bodies import GroupBandwidth, GroupCreation
 from northbound.dashboard.pages import dashboard_router
 from northbound.encoded import EncodedAnswers
 from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
+from northbound.groups_api import GroupId, groups_router
 from northbound.guard import put_in_force
 from northbound.models_api import models_router
 from northbound.policies_api import policies_router
@@ -31,6 +31,7 @@ from northbound.security.audience import narrowed
 from northbound.security.desk import Security
 from northbound.session_api import session_router
 from northbound.stream_api import stream_router
+from northbound.topology_api import topology_router
 from planner.snapshot import Operations, Snapshot, UnknownGroup
 
 MAX_PAGE = 10_000
@@ -39,9 +40,6 @@ _JSON = "application/json"
 #: The check itself is in front: ``guard.Guard``; ``security.document`` tells OpenAPI of every route.
 _BEARER = Depends(HTTPBearer(auto_error=False, description="the token of northbound.token_file"))
 _READ = problems.documented(421)
-_WRITE = problems.documented(400, 401, 408, 409, 413, 421, 422)
-
-GroupId = Annotated[str, Path(alias="groupID", min_length=1, max_length=128, description="a group's id")]
 
 
 def create_app(
@@ -75,7 +73,8 @@ def create_app(
     problems.install(app)
     app.include_router(_snapshots(operations))
     app.include_router(_questions(operations, stale_after_s, now))
-    app.include_router(_writes(operations))
+    app.include_router(groups_router(operations, _BEARER))
+    app.include_router(topology_router(operations, _BEARER))
     app.include_router(forecasts_router(operations, now))
     app.include_router(models_router(operations, _BEARER))
     app.include_router(policies_router(operations, _BEARER))
@@ -113,11 +112,6 @@ def _snapshots(operations: Operations) -> APIRouter:
 
     async def answer(key: object, encode: Callable[[Snapshot], bytes]) -> Response:
         return Response(await encoded.get(operations.snapshot, key, encode), media_type=_JSON)
-
-    @router.get("/groups", response_model=answers.Groups)
-    async def list_groups() -> Response:
-        """The resource groups and the shared services."""
-        return await answer("groups", views.groups)
 
     @router.get("/plan", response_model=answers.PlanAnswer)
     async def show_plan() -> Response:
@@ -183,35 +177,3 @@ def _questions(operations: Operations, stale_after_s: float, now: Callable[[], f
         return Response(views.encode(views.plain(operations.summary())), media_type=_JSON)
 
     return router
-
-
-def _writes(operations: Operations) -> APIRouter:
-    """The writes. They return when the planner has stored them; the next plan follows them."""
-    router = APIRouter(tags=["writes"], dependencies=[_BEARER], responses=_WRITE)
-
-    @router.post("/groups/create", status_code=201, response_model=answers.Written)
-    def create_group(body: GroupCreation, response: Response) -> dict[str, Any]:
-        """Make a group of your own. Its members leave the groups that were found for them."""
-        policy = body.policy()
-        operations.create_group(body.id, body.members, policy)
-        response.headers["Location"] = f"/metrics/group/{body.id}"
-        return _written(body.id, policy, list(body.members))
-
-    @router.put(
-        "/groups/{groupID}/bandwidth", response_model=answers.Written, responses=problems.documented(404)
-    )
-    def set_bandwidth(group_id: GroupId, body: GroupBandwidth) -> dict[str, Any]:
-        """Override a group's guarantee, ceiling or weight. It outlives re-clustering and restart."""
-        policy = body.policy()
-        operations.set_group_bandwidth(group_id, policy)
-        return _written(group_id, policy, None)
-
-    return router
-
-
-def _written(group_id: str, policy: dict[str, Any], members: list[str] | None) -> dict[str, Any]:
-    rates = ("guarantee_bps", "ceiling_bps")
-    both = {
-        name: dict(zip(views.DIRECTION_NAMES, policy[name], strict=True)) for name in rates if name in policy
-    }
-    return {"id": group_id, "members": members, "weight": policy.get("weight"), **both}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from planner.config import CapacityField, RatesField
 from planner.config_block import Block
-from planner.config_fields import NAME_PATTERN, UNGROUPED, Positive
+from planner.config_fields import NAME_PATTERN, UNGROUPED, Address, Mac, Positive
 
 MAX_MEMBERS = 100_000
+MAX_BINDINGS = 64
+#: Names of routes below /groups, which no group can have.
+RESERVED = ("create", "discovery", "forbidden-pairs")
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
@@ -58,9 +61,49 @@ class GroupCreation(GroupPolicy):
     def _usable(self) -> GroupCreation:
         if self.id == UNGROUPED:
             raise ValueError("must have another id: it is the name of the pool of users without a group")
-        if len(set(self.members)) < len(self.members):
-            raise ValueError("must name each member once")
+        if self.id in RESERVED:
+            raise ValueError(f"must have another id: {self.id} is a name of the API's own")
         return self
+
+    @field_validator("members")
+    @classmethod
+    def _once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(members)
+
+
+class GroupMembers(Block):
+    """All members of a group of the operator's own."""
+
+    members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=MAX_MEMBERS)] = Field(
+        description="user ids", examples=[["anna", "ben"]]
+    )
+
+    @field_validator("members")
+    @classmethod
+    def _once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        return _each_once(members)
+
+
+class UserPair(Block):
+    """Two users."""
+
+    users: Annotated[tuple[Name, Name], Field(description="user ids", examples=[["anna", "ben"]])]
+
+
+class UserBindings(Block):
+    """What tells a user's devices; at least one MAC or address."""
+
+    macs: Annotated[tuple[Mac, ...], Field(max_length=MAX_BINDINGS)] = Field(default=(), description="MACs")
+    addresses: Annotated[tuple[Address, ...], Field(max_length=MAX_BINDINGS)] = Field(
+        default=(), description="IPv4 and IPv6 addresses"
+    )
+    ttl_s: Positive | None = Field(default=None, description="seconds from now; null: until taken back")
+
+
+def _each_once(members: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(members)) < len(members):
+        raise ValueError("must name each member once")
+    return members
 
 
 class GroupBandwidth(GroupPolicy):

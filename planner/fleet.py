@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from planner.config import Config
 from planner.config_fields import MEGA
 from planner.report import AppliedReport, NetworkReport, SwitchFacts
 from planner.snapshot import SwitchView
-from telemetry.samples import SampleBatch
+from telemetry.samples import PortSamples, SampleBatch
 from topology.bindings import Bindings
 from topology.damping import cable
 from topology.happenings import Thing, TopologyLog
@@ -41,6 +41,8 @@ class Fleet:
     #: All reports together.
     network: Network = field(default_factory=Network)
     _routes: Routes | None = None
+    #: The newest sample of each switch's ports.
+    _ports: dict[int, PortSamples] = field(default_factory=dict)
     _views: dict[int, SwitchView] = field(default_factory=dict)
     _facts: dict[int, SwitchFacts] = field(default_factory=dict)
     #: A switch that differs from its plan, or is silent, for longer than this is a problem.
@@ -140,12 +142,23 @@ class Fleet:
     def link_capacity_bps(self) -> npt.NDArray[np.float64]:
         """What each of ``routes.links`` carries; NaN where neither the file nor its ports say."""
         links = self.routes.links
+        return capacity_of_links(self.network, links, self.configured_bps(links))
+
+    def configured_bps(self, links: Iterable[Link]) -> dict[Link, float]:
+        """The capacities of those of these links that the file names."""
         named = {
             link: frozenset({(link.src_dpid, link.src_port), (link.dst_dpid, link.dst_port)})
             for link in links
         }
-        known = {link: self.cable_bps[ends] for link, ends in named.items() if ends in self.cable_bps}
-        return capacity_of_links(self.network, links, known)
+        return {link: self.cable_bps[ends] for link, ends in named.items() if ends in self.cable_bps}
+
+    def sent_bps(self, links: Sequence[Link]) -> npt.NDArray[np.float64]:
+        """What the source ports of these links sent in their newest samples, shape (n_links,); NaN: not known."""
+        at: dict[int, dict[int, float]] = {}
+        for dpid in {link.src_dpid for link in links} & self._ports.keys():
+            ports = self._ports[dpid]
+            at[dpid] = dict(zip(ports.port_no.tolist(), ports.tx_bps.tolist(), strict=True))
+        return np.array([at.get(link.src_dpid, {}).get(link.src_port, np.nan) for link in links], np.float64)
 
     @property
     def held_links(self) -> frozenset[Link]:
@@ -187,6 +200,8 @@ class Fleet:
 
     def polled(self, batch: SampleBatch, now: float) -> None:
         """A switch answered a poll."""
+        if len(batch.ports.port_no):
+            self._ports[batch.dpid] = batch.ports
         view = self._views.get(batch.dpid)
         if view is not None:
             self._views[batch.dpid] = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,9 +84,18 @@ class Grouping:
         return grouping
 
     def _pin_configured(self, now: float) -> None:
-        for name, group in self.config.groups.items():
+        """Make the file's groups what the file says now; those that are so already stay as they are."""
+        wanted = {name: frozenset(group.members) for name, group in self.config.groups.items()}
+        present = {group.id: group.members for group in self.tracker.groups() if group.kind == "operator"}
+        # All that go or change go before any is made: a user may have moved from one to another.
+        for name in present.keys() - self.made_by_rest:
+            if wanted.get(name) != present[name]:
+                self.tracker.unpin(name, now, "changed in the configuration file")
+        for name, members in wanted.items():
+            if present.get(name) == members and name not in self.made_by_rest:
+                continue
             try:
-                self.tracker.pin(name, group.members, now, "set by the configuration file")
+                self.tracker.pin(name, members, now, "set by the configuration file")
             except ValueError as error:
                 # An operator's own group has the member: what was acknowledged outlives a restart.
                 LOG.error("group %s of the configuration file is not made: %s", name, error)
@@ -153,12 +163,23 @@ class Grouping:
             )
         return before != {group.id: group.members for group in self.groups}
 
-    def pin(self, group_id: str, members: tuple[str, ...], now: float) -> None:
-        """Make an operator's group. Raises ValueError."""
+    def pin(self, group_id: str, members: Iterable[str], now: float) -> None:
+        """Make an operator's group, or replace its members. Raises ValueError."""
         self.tracker.pin(group_id, members, now)
         self.made_by_rest.add(group_id)
+        self.regrouped()
+
+    def unpin(self, group_id: str, now: float) -> None:
+        """Delete an operator's group."""
+        self.tracker.unpin(group_id, now)
+        self.made_by_rest.discard(group_id)
+        self.regrouped()
+
+    def regrouped(self) -> None:
+        """An operator's wish changed ``tracker``: show it, and let discovery look again soon."""
         self.groups = self.tracker.groups()
         self._changed = True
+        self.errand.hurry()
 
     def keep_apart(self, users: frozenset[str], now: float) -> None:
         """Take these out of discovered groups and nobody else; who was and is not may be found again."""
@@ -238,10 +259,9 @@ class Grouping:
             return
         self.tracker = GroupTracker.restore(state["tracker"], _rules(self.config))
         self.made_by_rest = set(state["made_by_rest"])
-        # All of the file's groups go before any is made anew: a user may have moved from one to another.
-        for group in self.tracker.groups():
-            if group.kind != "discovered" and group.id not in self.made_by_rest:
-                self.tracker.unpin(group.id, group.since, "pinned again if still in the configuration file")
+        for user, group_id in dict(self.tracker.member_pins).items():
+            if user not in self.config.users:
+                self.tracker.unpin_member(group_id, user, 0.0)
         self._pin_configured(0.0)
         self._changed = True
 
@@ -251,4 +271,9 @@ def _same(before: tuple[object, ...], now: tuple[object, ...]) -> bool:
 
 
 def _rules(config: Config) -> GroupRules:
-    return GroupRules(switch_after_s=max(config.grouping.hold_s, 1e-3))
+    g = config.grouping
+    return GroupRules(
+        switch_after_s=max(g.hold_s, 1e-3),
+        churn_per_hour=g.churn_per_hour,
+        least_churn=g.least_churn_per_hour,
+    )

@@ -23,6 +23,8 @@ from planner.plan import Plan
 from planner.remediation.views import RemediationOperations, WebhookOperations
 
 if TYPE_CHECKING:
+    from planner.group_desk import GroupDesk
+    from planner.network_desk import NetworkDesk
     from planner.policy_desk import PolicyDesk
 
 F64 = npt.NDArray[np.float64]
@@ -244,6 +246,14 @@ class Operations(Protocol):
     @property
     def policy(self) -> PolicyDesk:
         """Boosts, modes, freeze and revert, and why a pool has what it has."""
+
+    @property
+    def grouping(self) -> GroupDesk:
+        """Operators' groups, pins and forbidden pairs, and what happened to any group."""
+
+    @property
+    def network(self) -> NetworkDesk:
+        """Switches, links and hosts, what changed, and what tells a user."""
 
     @property
     def alarms(self) -> AlarmOperations:

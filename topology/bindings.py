@@ -79,6 +79,15 @@ class Bindings:
         )
         if not given.macs and not given.addresses:
             raise ValueError(f"users.{user} must be given macs or addresses, got neither")
+        for name, marks, owners in (
+            ("macs", given.macs, self.index.by_mac),
+            ("addresses", given.addresses, self.index.by_address),
+        ):
+            for mark in sorted(marks):
+                if owners.get(mark, user) != user:
+                    raise ValueError(
+                        f"users.{user}.{name} must not hold {mark}, it is users.{owners[mark]}'s"
+                    )
         self._take({**self._given, user: given})
 
     def withdraw(self, user: str) -> bool:

@@ -79,7 +79,13 @@ RULES: Final = (
     _rule("GET /groups", Scope.READ, Within.SNAPSHOT),
     _rule("GET /metrics/global", Scope.READ, Within.SNAPSHOT),
     _rule("POST /groups/create", Scope.OPERATE, Within.BODY),
+    # Of everybody's, not of a group's own.
+    _rule("GET /groups/discovery", Scope.READ),
+    _rule("GET /groups/forbidden-pairs", Scope.READ),
+    _rule("POST /groups/forbidden-pairs", Scope.OPERATE),
+    _rule("DELETE /groups/forbidden-pairs/**", Scope.OPERATE),
     _rule("GET /groups/*", Scope.READ, Within.GROUP),
+    _rule("GET /groups/*/events", Scope.READ, Within.GROUP),
     _rule("GET /metrics/group/*", Scope.READ, Within.GROUP),
     _rule("PUT /groups/*/bandwidth", Scope.OPERATE, Within.GROUP),
     _rule("DELETE /groups/*", Scope.OPERATE, Within.GROUP),
