@@ -18,6 +18,7 @@ from northbound.alarms_api import alarms_router
 from northbound.archetypes_api import archetypes_router
 from northbound.audit_api import audit_router
 from northbound.dashboard.pages import dashboard_router
+from northbound.demand_api import demand_router
 from northbound.encoded import EncodedAnswers
 from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
@@ -76,6 +77,7 @@ def create_app(
     app.include_router(groups_router(operations, _BEARER))
     app.include_router(topology_router(operations, _BEARER))
     app.include_router(forecasts_router(operations, now))
+    app.include_router(demand_router(operations))
     app.include_router(models_router(operations, _BEARER))
     app.include_router(policies_router(operations, _BEARER))
     app.include_router(archetypes_router(operations, _BEARER))

@@ -23,7 +23,7 @@ from forecasting.reconcile import shared_out
 from forecasting.settings import ForecastSettings
 from forecasting.training import TrainedModel, choose_series
 from planner.applications import ApplicationTraffic, shares
-from planner.class_series import ClassSeries, columns_of
+from planner.class_series import Changed, ClassSeries, columns_of
 from planner.config import Config
 from planner.context import ContextRing
 from planner.forecast_figures import CONFIDENCE_BAND, coverage_of
@@ -77,6 +77,7 @@ class ClassPrediction:
         self._demand_bps: F32 = np.empty(shape, np.float32)
         self._rung: npt.NDArray[np.uint8] = np.empty((0, 2), np.uint8)
         self._made_at: F64 = np.empty(0)
+        self._name_of_slot: list[str] = []
 
     # The loop's.
 
@@ -92,9 +93,8 @@ class ClassPrediction:
             self.context.put(pools.end_time, split, demand)
             share = shares(split, demand)
             changed = self.series.add(now, pools.end_time, demand, share, censored)
-            self.issued.forget(self._name(pair) for pair in changed.pairs.tolist())
             self._now, self._end_time = now, pools.end_time
-            self._make_room(changed.slots)
+            self._change_slots(changed)
             self._follow(trained)
             slots = self.series.slots
             if len(slots):
@@ -248,14 +248,20 @@ class ClassPrediction:
         else:
             self.forecaster.install(trained)
 
-    def _make_room(self, given: I64) -> None:
+    def _change_slots(self, changed: Changed) -> None:
+        """Forget those that lost their slots, and know those that have them now."""
+        self.issued.forget(self._names_of(changed.left))
         short = len(self.series.pair) - len(self._made_at)
         if short > 0:
             shape = (short, *self._demand_bps.shape[1:])
             self._demand_bps = np.concatenate([self._demand_bps, np.zeros(shape, np.float32)])
             self._rung = np.concatenate([self._rung, np.full((short, 2), Rung.LAST_PLAN, np.uint8)])
             self._made_at = np.concatenate([self._made_at, np.full(short, -np.inf)])
-        self._made_at[given] = -np.inf
+            self._name_of_slot += [""] * short
+        self._made_at[changed.given] = -np.inf
+        for slot, pair in zip(changed.given.tolist(), self.series.pair[changed.given].tolist(), strict=True):
+            user, application = divmod(pair, len(self.applications))
+            self._name_of_slot[slot] = f"{self._names[user]}/{self.applications[application]}"
 
     def _of_users(self, structure: Structure, pools: History) -> tuple[F32, Bool]:
         """The last step's demand of all users and whether it is censored, shapes (2, n_users)."""
@@ -274,12 +280,9 @@ class ClassPrediction:
         self._context_of = of
         return demand, censored
 
-    def _name(self, pair: int) -> str:
-        user, application = divmod(pair, len(self.applications))
-        return f"{self._names[user]}/{self.applications[application]}"
-
     def _names_of(self, slots: I64) -> tuple[str, ...]:
-        return tuple(self._name(pair) for pair in self.series.pair[slots].tolist())
+        """What the series of these slots are called in the record: USER/CLASS."""
+        return tuple(self._name_of_slot[slot] for slot in slots.tolist())
 
 
 def _levels(columns: I64) -> I64:

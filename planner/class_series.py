@@ -33,12 +33,12 @@ _FIRST_COLUMNS: Final = 256
 
 @dataclass(frozen=True)
 class Changed:
-    """Slots that were given to another pair, or to none."""
+    """Slots that pairs left, and slots that were given to others; some are both."""
 
     #: shape (n,)
-    slots: I64
-    #: shape (n,): the pairs that had them.
-    pairs: I64
+    left: I64
+    #: shape (m,)
+    given: I64
 
 
 class ClassSeries:
@@ -102,7 +102,7 @@ class ClassSeries:
         demand_bps, censored : shape (2, n_users). share : shape (2, n_users, n_classes), NaN is a gap.
         """
         if not self.most:
-            return Changed(np.empty(0, np.int64), np.empty(0, np.int64))
+            return Changed(*(np.empty(0, np.int64) for _ in range(2)))
         share_of = share.reshape(2, -1)
         flat = (share * demand_bps[:, :, None]).reshape(2, -1)
         # A step is called by its end here.
@@ -145,11 +145,10 @@ class ClassSeries:
         left = self._slot[gone]
         self._slot[gone], self.pair[left] = -1, -1
         self.ring.clear(columns_of(left))
-        self._settle(new)
-        return Changed(left, gone)
+        return Changed(left, self._settle(new))
 
-    def _settle(self, new: I64) -> None:
-        """Give slots to pairs."""
+    def _settle(self, new: I64) -> I64:
+        """Give slots to pairs; gives the slots."""
         free = np.flatnonzero(self.pair < 0)
         short = len(new) - len(free)
         if short > 0:
@@ -165,6 +164,7 @@ class ClassSeries:
         self.pair[slots], self._slot[new] = new, slots
         self.serial[slots] = self._serials + np.arange(len(new))
         self._serials += len(new)
+        return slots
 
 
 def columns_of(slots: I64) -> I64:

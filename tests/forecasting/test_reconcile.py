@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecasting.forecast import Forecast, Rung
-from forecasting.reconcile import LEAST_BPS, point_forecast, reconcile
+from forecasting.reconcile import LEAST_BPS, point_forecast, reconcile, shared_out
 
 NAN = np.nan
 
@@ -170,3 +170,49 @@ def test_a_single_quantile_has_the_least_deviation() -> None:
         np.zeros(3, np.uint8),
     )
     np.testing.assert_allclose(point_forecast(one, [-1, 0, 0])[:, 0] / LEAST_BPS, [11.6, 5.8, 5.8])
+
+
+def parts_of(low: float, middle: float, high: float, rung: Rung = Rung.MODEL, n: int = 2) -> Forecast:
+    """Parts alike, at two horizons."""
+    demand = np.tile(np.array([low, middle, high], np.float32), (n, 2, 1))
+    return Forecast(
+        np.array([0.25, 0.5, 0.75]), np.array([60.0, 120.0]), demand, np.full(n, int(rung), np.uint8)
+    )
+
+
+@given(st.lists(st.floats(0, 1e9), min_size=1, max_size=6), st.floats(0, 1e9), st.integers(0, 2**32 - 1))
+def test_parts_of_one_pool_add_up_to_its_figure(medians: list[float], total: float, seed: int) -> None:
+    """Which stands, whatever the parts say; where they are not all of it, to no more than it."""
+    width = np.random.default_rng(seed).uniform(0.01, 1, len(medians))[:, None, None]
+    spread = np.array([0.0, 1.0, 1.5])
+    demand = np.sort(np.array(medians)[:, None, None] * (1 + width * (spread - 1)), axis=-1)
+    parts = Forecast(
+        np.array([0.25, 0.5, 0.75]),
+        np.array([60.0]),
+        demand.astype(np.float32),
+        np.zeros(len(medians), np.uint8),
+    )
+    found = shared_out(np.array([total]), parts, complete=True)
+    assert (found >= 0).all()
+    np.testing.assert_allclose(found.sum(axis=0), total, rtol=1e-6, atol=1e-3)
+    some = shared_out(np.array([total]), parts, complete=False)
+    assert (some >= 0).all()
+    assert some.sum() <= total * (1 + 1e-6) + 1e-3
+    if sum(medians) <= total:
+        np.testing.assert_allclose(some[:, 0], demand[:, 0, 1], rtol=1e-3, atol=1.0)
+
+
+def test_unsure_part_gives_way() -> None:
+    """What is missing is asked of who knows least; a guess least of all."""
+    sure, unsure = parts_of(9e6, 1e7, 1.1e7, n=1), parts_of(1e6, 1e7, 2e7, n=1)
+    both = Forecast(
+        sure.quantile,
+        sure.horizon_s,
+        np.concatenate([sure.demand_bps, unsure.demand_bps]),
+        np.zeros(2, np.uint8),
+    )
+    found = shared_out(np.array([1.6e7, 2.4e7]), both, complete=True)
+    np.testing.assert_allclose(found.sum(axis=0), [1.6e7, 2.4e7])
+    assert (np.abs(found[0] - 1e7) < np.abs(found[1] - 1e7) / 5).all()
+    nothing = parts_of(0, 0, 0, Rung.LAST_PLAN)
+    np.testing.assert_allclose(shared_out(np.array([4e6, 0]), nothing, complete=True), [[2e6, 0]] * 2)

@@ -153,3 +153,34 @@ def test_what_rests_on_nothing_measured_is_no_forecast(record: IssuedForecasts):
     add(record, 21, rung=Rung.LAST_PLAN)
     past = record.history("a", 0, 22 * STEP)
     assert np.isnan(past.forecast_bps[0, 0]).all()
+
+
+def test_forgotten_series_leaves_nothing_to_the_next(record: IssuedForecasts):
+    """Its column is given to another, which starts without a past; the others keep theirs."""
+    record.forget(["b", "nobody"])
+    assert record.history("b", 0, 0.0).time.size == 0
+    columns = columns_of([1])
+    demand = np.array([[7.0, 8.0]], np.float32)
+    now = History(demand, np.zeros((1, 2), bool), STEP, 21 * STEP, np.zeros(2, int), columns)
+    record.came(("c",), columns, now)
+    past = record.history("c", 1, 0.0)
+    known = ~np.isnan(past.demand_bps)
+    assert past.demand_bps[known].tolist() == [8]
+    assert past.time[known].tolist() == [21 * STEP]
+    assert np.isnan(past.forecast_bps).all()
+    assert not np.isnan(record.history("a", 0, 0.0).demand_bps[:11]).any()
+
+
+def test_what_came_is_noted_without_a_forecast(record: IssuedForecasts):
+    """Series that are forecast now and then have no gaps in between."""
+    columns = columns_of([0, 1])
+    demand = np.array([[1.0, 2.0, 3.0, 4.0]], np.float32)
+    record.came(
+        ("a", "b"), columns, History(demand, np.zeros((1, 4), bool), STEP, 21 * STEP, series_id=columns)
+    )
+    past = record.history("b", 0, 21 * STEP)
+    # Columns come all upload, then all download.
+    assert past.demand_bps[0] == 2
+    # What had been issued for that step before stands.
+    assert not np.isnan(past.forecast_bps[0]).any()
+    record.came((), columns_of([]), History(np.empty((1, 0), np.float32), np.zeros((1, 0), bool), STEP, 0.0))

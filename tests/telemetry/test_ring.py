@@ -348,3 +348,19 @@ def test_restore_of_some_series_leaves_the_others():
     assert found.demand_bps[0, [0, 2]].tolist() == [5, 7]
     assert np.isnan(found.demand_bps[0, 1])
     assert found.censored[0].tolist() == [False, False, True]
+
+
+def test_cleared_series_begins_anew():
+    """Its column is as new; the others keep theirs, and what comes next is measured from nothing."""
+    ring = SeriesRing(10, 4, 2)
+    for step in (100, 101):
+        ring.add(10 * step + 5, [0, 1], [8.0, 6.0], 5.0, [True, True], now=10 * step + 5)
+    ring.clear(np.array([1]))
+    found = ring.window(1020, 2)
+    assert found.demand_bps[:, 0].tolist() == [8, 8]
+    assert np.isnan(found.demand_bps[:, 1]).all()
+    assert found.censored[:, 1].tolist() == [False, False]
+    ring.add(1020, [1], [2.0], 5.0, [False], now=1020)
+    assert ring.window(1020, 1).demand_bps[0, 1] == 2
+    with pytest.raises(ValueError, match=r"series must be in 0\.\.1"):
+        ring.clear(np.array([2]))
