@@ -50,3 +50,15 @@ def reserve_from_tail(
     least = min_fraction * capacity
     reserve: Rates = np.clip(np.where(np.isnan(tail), least, tail), least, max_fraction * capacity)
     return reserve
+
+
+def tail_bps(demand_bps: Rates, quantile: Rates, reach: Rates) -> Rates:
+    """How far up each pool's forecast its reserve reaches, shape (n_pools,), bit/s.
+
+    demand_bps : shape (n_pools, K), quantiles of each pool's own demand; quantile : shape (K,), rising.
+    reach : shape (n_pools,), the probability to reach; between two quantiles the higher one counts, beyond the last
+    the last.
+    """
+    at = np.minimum(np.searchsorted(quantile, np.asarray(reach) - 1e-9), len(quantile) - 1)
+    tail: Rates = np.take_along_axis(demand_bps, at[:, np.newaxis], axis=1)[:, 0]
+    return tail

@@ -206,6 +206,7 @@ def _both_ways(forecast: Forecast) -> Forecast:
         demand_bps=np.concatenate([forecast.demand_bps, nothing]),
         rung=np.concatenate([forecast.rung, forecast.rung]),
         champion=None if forecast.champion is None else np.concatenate([forecast.champion] * 2),
+        kind=None if forecast.kind is None else np.concatenate([forecast.kind] * 2),
     )
 
 

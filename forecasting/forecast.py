@@ -49,6 +49,8 @@ class Forecast:
     end_time: float = 0.0
     #: shape (S, H), a ``contest.Contestant`` each: who spoke where the rung is ``MODEL``.
     champion: npt.NDArray[np.uint8] | None = None
+    #: shape (S,), an index into ``burstiness.CLASS_NAMES`` each; varying where little is known. None: not asked.
+    kind: npt.NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         n_series = len(self.rung)

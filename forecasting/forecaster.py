@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from forecasting.archetypes import FRESH_STEPS, Archetypes, learn_archetypes
 from forecasting.baselines import auto_bandwidth, window_quantiles
+from forecasting.burstiness import VARYING
 from forecasting.censoring import unconstrained
 from forecasting.contest import CONTESTANTS, Change, Contest, Contestant
 from forecasting.coverage import Coverage
@@ -26,7 +27,7 @@ from forecasting.history import Bools, Floats, History, Ints, clean
 from forecasting.models import ModelFailed, QuantileModel
 from forecasting.population import Population
 from forecasting.residuals import ResidualCurves, learn_residuals
-from forecasting.segments import segments
+from forecasting.segments import N_CLASSES, segments
 from forecasting.settings import ForecastSettings
 from forecasting.track_record import Issued, TrackRecord
 from forecasting.training import TrainedModel, answerable
@@ -131,12 +132,13 @@ class Forecaster:
         shape = (history.n_series, len(self._horizon_s), len(self._quantile))
         result = np.full(shape, np.nan, np.float32)
         rung = np.full(history.n_series, int(Rung.LAST_PLAN), np.uint8)
+        kind = np.full(history.n_series, VARYING, np.uint8)
 
-        champion = self._from_model(history, demand, result, rung)
+        champion = self._from_model(history, demand, result, rung, kind)
         self._from_archetypes(history, demand, last_plan_bps, result, rung)
         self._from_auto_bandwidth(demand, result, rung)
         self._from_last_plan(last_plan_bps, result, rung)
-        return Forecast(self._quantile, self._horizon_s, result, rung, history.end_time, champion)
+        return Forecast(self._quantile, self._horizon_s, result, rung, history.end_time, champion, kind)
 
     def observe(self, history: History) -> tuple[Change, ...]:
         """Learn from what came of earlier forecasts; call once per step, before ``forecast``.
@@ -206,7 +208,12 @@ class Forecaster:
         return np.stack([np.pad(offset, ((0, most - len(offset)), (0, 0), (0, 0))) for offset in offsets])
 
     def _from_model(
-        self, history: History, demand: Floats, result: Floats, rung: npt.NDArray[np.uint8]
+        self,
+        history: History,
+        demand: Floats,
+        result: Floats,
+        rung: npt.NDArray[np.uint8],
+        kind: npt.NDArray[np.uint8],
     ) -> npt.NDArray[np.uint8]:
         """The top rung, for series with enough fresh history: the champion of each one's segment.
 
@@ -225,6 +232,7 @@ class Forecaster:
             return champion
         everyone = able.size == history.n_series
         segment = segments(demand if everyone else demand[:, able], history.level[able])
+        kind[able] = segment % N_CLASSES
         scale, last = np.empty((2, able.size), np.float32)
         modelled = np.empty((able.size, *result.shape[1:]), np.float32)
         try:

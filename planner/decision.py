@@ -11,17 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from allocation.allocate import Bound
-from allocation.buffer import reserve_from_tail
+from allocation.buffer import reserve_from_tail, tail_bps
 from allocation.dead_band import hold_tree
 from allocation.expected_loss import ForecastAllocation, allocate_by_forecast
 from allocation.links import Paths, limit_to_links
 from allocation.tree import PoolTree, Sharing
+from forecasting.burstiness import BURSTY, VARYING
 from forecasting.forecast import Forecast
 from planner.config import Allocation as AllocationConfig
 from planner.config import Buffer
 from planner.link_limits import LinkLimits
 from planner.metering import switch_shares
 from planner.observation import Observed
+from planner.policies import NORMAL_PRIORITY
 from planner.requests import Asked
 from planner.snapshot import Level
 from planner.structure import Structure
@@ -32,6 +34,8 @@ I64 = npt.NDArray[np.int64]
 #: Whoever uses something may soon want this much of it: TCP fills what it is given and no more, and
 #: granted just what it uses it would be policed one moment and look content the next.
 _PROBE: Final = 1.25
+#: How far up a pool's own forecast its reserve reaches, by the kind of its traffic: idle, steady, varying, bursty.
+_REACH: Final = np.array([0.9, 0.9, 0.95, 0.99])
 #: A pool that offers this share of its grant fills it.
 _FULL: Final = 0.9
 
@@ -76,7 +80,8 @@ def decide(
     for d, tree in enumerate(s.trees):
         use = _use(s, observed, d)
         demand = _demand(s, curve[d], use, asked, d)
-        reserve = _reserve(settings.buffer, s, p50[d], curve[d, :, -1], d)
+        kind = None if forecast.kind is None else forecast.kind.reshape(2, n)[d]
+        reserve = _reserve(settings.buffer, s, curve[d], forecast.quantile, p50[d], kind, d)
         if asked is not None:
             reserve += asked.reserve_bps(s.parent, d)
         share_out = partial(
@@ -136,10 +141,22 @@ def _demand(s: Structure, curve: F64, use: F64, asked: Asked | None, d: int) -> 
     return demand
 
 
-def _reserve(buffer: Buffer, s: Structure, p50: F64, high: F64, d: int) -> F64:
+def _reserve(
+    buffer: Buffer,
+    s: Structure,
+    curve: F64,
+    quantile: F64,
+    p50: F64,
+    kind: npt.NDArray[np.uint8] | None,
+    d: int,
+) -> F64:
+    """What each pool keeps for surprises: the more bursty its demand and the higher its class, the more of the tail."""
     capacity = s.trees[d].capacity_below(float(s.ceiling_bps[d, 0])).astype(np.float64)
+    reach = np.full(len(s.path), _REACH[VARYING]) if kind is None else _REACH[kind]
+    reach = np.where(s.priority < NORMAL_PRIORITY, _REACH[BURSTY], reach)
+    high = tail_bps(curve, quantile, reach)
     reserve = reserve_from_tail(p50, high, capacity, buffer.min_fraction, buffer.max_fraction)
-    # A user's own tail is its p90 claim; reserves are for pools.
+    # A user's own tail is in its curve; reserves are for pools.
     reserve[s.level == Level.USER] = 0
     reserve[s.trees[d].leaves] = 0
     return reserve

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from allocation.buffer import reserve_from_tail
+from allocation.buffer import reserve_from_tail, tail_bps
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,11 @@ def test_what_has_no_meaning_is_refused(capacity, least, most, rule):
     """An error names rule and value."""
     with pytest.raises(ValueError, match=rule):
         reserve_from_tail(np.zeros(1), np.ones(1), np.array([capacity], float), least, most)
+
+
+def test_tail_reaches_as_far_as_asked():
+    """The next quantile that is no lower; beyond the last the last."""
+    quantile = np.array([0.5, 0.9, 0.95, 0.98])
+    demand = np.tile([1.0, 2.0, 3.0, 4.0], (5, 1))
+    reach = np.array([0.5, 0.9, 0.91, 0.98, 0.999])
+    assert tail_bps(demand, quantile, reach).tolist() == [1, 2, 3, 4, 4]

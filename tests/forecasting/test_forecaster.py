@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from forecasting.baselines import auto_bandwidth
+from forecasting.burstiness import BURSTY, STEADY, VARYING
 from forecasting.contest import Contestant
 from forecasting.forecast import Rung
 from forecasting.forecaster import Forecaster
@@ -52,6 +53,17 @@ def test_before_there_is_a_model_the_next_rungs_speak() -> None:
     older = forecaster.forecast(history_of(recurring(40, 30)), NO_PLAN)
     assert set(young.rung) == {Rung.AUTO_BANDWIDTH}
     assert set(older.rung) == {Rung.ARCHETYPE}
+
+
+def test_a_forecast_says_what_kind_of_traffic_each_series_is(forecaster: Forecaster) -> None:
+    """By the window it saw; varying where there is too little to say."""
+    demand = recurring(120, 30)
+    demand[:, 0] = 5e6
+    demand[:, 1] = np.where(np.arange(120) % 2, 9e6, 1e6)
+    demand[:-2, 2] = np.nan
+    kind = forecaster.forecast(history_of(demand), NO_PLAN).kind
+    assert kind is not None
+    assert kind[:3].tolist() == [STEADY, BURSTY, VARYING]
 
 
 def test_archetypes_are_kept_for_a_while() -> None:
