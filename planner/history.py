@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from forecasting.history import History
 from forecasting.seasonal import DAY_S, SEASONS_S, Blocks, block_s_for, blocks_of, moments
 from forecasting.training import choose_series
 from planner.config import Forecasting
+from planner.config_fields import UNGROUPED
 from planner.observation import CENSORED_SHARE
 from planner.snapshot import Level
 from planner.structure import Structure
@@ -73,6 +75,8 @@ class DemandHistory:
     blocks: SeriesRing = field(init=False)
     _number: dict[str, int] = field(default_factory=dict)
     _recall: _Recall = field(default_factory=_Recall)
+    #: Numbers of each group's members when it was last seen, as bytes, by the group's own.
+    _members: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         most = max(
@@ -111,7 +115,26 @@ class DemandHistory:
         )
         if new:
             self._seed_groups(structure, number, number >= first, now)
+        changed = self._changed_groups(structure, number)
+        if changed.any():
+            self._seed_groups(structure, number, changed, now, over=True)
         return np.concatenate([2 * number, 2 * number + 1])
+
+    def _changed_groups(self, structure: Structure, number: I64) -> Bool:
+        """Groups with other members than when they were last seen, by row."""
+        changed = np.zeros(len(number), bool)
+        users = structure.first_user
+        starts = np.flatnonzero(np.diff(structure.parent[users:], prepend=-1))
+        for start, end in pairwise([*starts.tolist(), len(number) - users]):
+            row = int(structure.parent[users + start])
+            # Who is in no group has only that in common: thousands come and go, and no past is theirs together.
+            if structure.path[row].endswith(f"/{UNGROUPED}"):
+                continue
+            members = np.sort(number[users + start : users + end]).tobytes()
+            before = self._members.get(int(number[row]), members)
+            self._members[int(number[row])] = members
+            changed[row] = before != members
+        return changed
 
     def _refill(self, first: int, names: list[str], now: float) -> None:
         assert self.load is not None
@@ -170,10 +193,13 @@ class DemandHistory:
     def _block_at(self, time: float) -> int:
         return math.floor(time / self.blocks.step_s)
 
-    def _seed_groups(self, structure: Structure, number: I64, new: Bool, now: float) -> None:
-        """Give groups that are new the past of their members: the sums, where all of them are known.
+    def _seed_groups(
+        self, structure: Structure, number: I64, new: Bool, now: float, *, over: bool = False
+    ) -> None:
+        """Give these groups the past of their members: the sums, where all of them are known.
 
-        Else a re-clustering would leave the forecast of every new group without any history.
+        Else a re-clustering would leave the forecast of every new group without any history, and that of a
+        group whose members changed with a history that is not theirs: ``over`` it the members' is written.
         """
         users = np.flatnonzero(structure.level == Level.USER)
         above = structure.parent[users]
@@ -190,7 +216,7 @@ class DemandHistory:
                 demand = np.add.reduceat(window.demand_bps, starts, axis=1)
                 censored = np.add.reduceat(held, starts, axis=1) > CENSORED_SHARE * demand
                 summed = Window(ring.step_s, window.end_time, demand, censored)
-                ring.restore(summed, 2 * number[above[starts]] + d)
+                ring.restore(summed, 2 * number[above[starts]] + d, over=over)
 
     def add(self, now: float, columns: I64, offered_bps: F64, censored: Bool, interval_s: float) -> None:
         """Note what all pools offered over the interval that ended now; shapes (2, n_pools)."""

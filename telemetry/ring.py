@@ -222,11 +222,11 @@ class SeriesRing:
         self._seen_s[:, series] = 0.0
         self._censored[:, series] = False
 
-    def restore(self, window: Window, series: I64 | None = None) -> None:
+    def restore(self, window: Window, series: I64 | None = None, *, over: bool = False) -> None:
         """Put back a window read from the store, after a restart: of these series, or of all.
 
-        Only steps that the ring has not seen itself are taken; of a window
-        longer than the ring, the end.
+        Only steps that the ring has not seen itself are taken, unless it is to be written ``over`` what
+        was seen; steps of the window that are NaN never are. Of a window longer than the ring, the end.
 
         Raises
         ------
@@ -246,7 +246,7 @@ class SeriesRing:
             if row is None:
                 continue
             demand, flags = window.demand_bps[-behind], window.censored[-behind]
-            fresh = np.flatnonzero((self._seen_s[row, columns] == 0) & ~np.isnan(demand))
+            fresh = np.flatnonzero((over | (self._seen_s[row, columns] == 0)) & ~np.isnan(demand))
             to = columns[fresh]
             self._mean_bps[row, to] = demand[fresh]
             self._censored[row, to] = flags[fresh]

@@ -69,13 +69,29 @@ def test_group_with_an_unknown_member_is_unknown():
     assert np.isnan(of(history, after, "group/studio@west", now)).all()
 
 
-def test_seeding_leaves_measured_groups_alone():
-    """A group that has a past of its own keeps it when members come."""
+def test_past_of_a_group_follows_its_members():
+    """Who joins brings its past, and who leaves takes it along; other groups, and who is in none, keep theirs."""
     config = small()
     history = DemandHistory(STEP, 10)
-    s = structure_of(config, groups={"studio": {"anna"}})
+    s = structure_of(config, groups={"studio": {"anna"}, "lab": {"david"}})
     now = fill(history, s, START)
-    after = structure_of(config, groups={"studio": {"anna", "ben"}})
+    after = structure_of(config, groups={"studio": {"anna", "ben"}, "lab": {"david"}})
+    anna, ben = (s.series.index(f"user/{user}") * 1e6 for user in ("anna", "ben"))
+    assert of(history, after, "group/studio@west", now) == [anna + ben] * 8
+    assert of(history, after, "group/lab@east", now) == [0.0] * 8
+    assert of(history, after, "group/ungrouped@west", now) == [0.0] * 8
+    gone = structure_of(config, groups={"studio": {"ben"}, "lab": {"david"}})
+    assert of(history, gone, "group/studio@west", now) == [ben] * 8
+
+
+def test_group_keeps_its_past_where_a_new_members_is_not_known():
+    """What was measured of the group is better than nothing."""
+    config = small()
+    history = DemandHistory(STEP, 10)
+    places = {"anna": 0x11, "carla": 0x12}
+    s = structure_of(config, network(config, places), {"studio": {"anna", "carla"}})
+    now = fill(history, s, START)
+    after = structure_of(config, network(config, PLACES), {"studio": {"anna", "carla", "ben"}})
     assert of(history, after, "group/studio@west", now) == [0.0] * 8
 
 

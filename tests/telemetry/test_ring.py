@@ -364,3 +364,19 @@ def test_cleared_series_begins_anew():
     assert ring.window(1020, 1).demand_bps[0, 1] == 2
     with pytest.raises(ValueError, match=r"series must be in 0\.\.1"):
         ring.clear(np.array([2]))
+
+
+def test_what_was_seen_is_written_over_only_where_asked() -> None:
+    """And never by what is not known."""
+    ring = SeriesRing(60.0, 10, 1)
+    for minute in range(1, 5):
+        ring.add(
+            60.0 * minute, np.array([0]), np.array([1e6]), np.array([60.0]), np.array([False]), now=240.0
+        )
+    demand = np.array([[5e6], [np.nan], [7e6]], np.float32)
+    window = Window(60.0, 240.0, demand, np.ones((3, 1), np.bool_))
+    ring.restore(window)
+    assert ring.window(240.0, 3).demand_bps[:, 0].tolist() == [1e6, 1e6, 1e6]
+    ring.restore(window, over=True)
+    assert ring.window(240.0, 3).demand_bps[:, 0].tolist() == [5e6, 1e6, 7e6]
+    assert ring.window(240.0, 3).censored[:, 0].tolist() == [True, False, True]
