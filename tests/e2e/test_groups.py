@@ -139,9 +139,7 @@ SCARCE: dict[str, Any] = {
         "west": {"capacity_mbps": 8, "guarantee_mbps": 0},
         "east": {"capacity_mbps": 8, "guarantee_mbps": 0},
     },
-    "users": {
-        name: {"guarantee_mbps": 0, "ceiling_mbps": 20} for name in ("emma", "felix", "kira", "names")
-    },
+    "users": {name: {"guarantee_mbps": 0, "ceiling_mbps": 20} for name in ("emma", "felix", "kira", "names")},
 }
 
 
@@ -159,8 +157,8 @@ def mesh(members: tuple[str, ...], with_whom: tuple[str, ...] | None = None) -> 
 def test_two_applications_swap_a_host_and_nobody_falls_below_its_guarantee(scenario: Scenario) -> None:
     """Within a minute of traffic both groups follow under their ids, and their meters with them."""
     lab = open_lab(scenario, SCARCE)
-    before = [(*STAY[0], SWAP[0]), (*STAY[1], SWAP[1])]
-    after = [(*STAY[0], SWAP[1]), (*STAY[1], SWAP[0])]
+    before: list[tuple[str, ...]] = [(*STAY[0], SWAP[0]), (*STAY[1], SWAP[1])]
+    after: list[tuple[str, ...]] = [(*STAY[0], SWAP[1]), (*STAY[1], SWAP[0])]
     everybody = (*STAY[0], *STAY[1], *SWAP)
     lowest: dict[str, float] = {}
 
@@ -202,13 +200,18 @@ def test_two_applications_swap_a_host_and_nobody_falls_below_its_guarantee(scena
                 switch = next(
                     edge for edge in ("edge1", "edge2", "edge3", "edge4") if has_meter(lab, edge, pool)
                 )
-                meter = lab.meter(switch, pool, "up")
-                passed = packets_in(lab.net, switch)[meter]
-                wait_until(lambda: packets_in(lab.net, switch)[meter] > passed + 50, 5, f"{pool} to be metered")
+                assert_metered(lab, switch, pool)
             measure()
         finally:
             moved.__exit__(None, None, None)
     assert min(lowest.values()) >= GUARANTEE_BPS, lowest
+
+
+def assert_metered(lab: Lab, switch: str, pool: str) -> None:
+    """Packets come to the upload meter of a pool, by the switch's own count."""
+    meter = lab.meter(switch, pool, "up")
+    before = packets_in(lab.net, switch)[meter]
+    wait_until(lambda: packets_in(lab.net, switch)[meter] > before + 50, 5, f"{pool} to be metered")
 
 
 def has_meter(lab: Lab, switch: str, pool: str) -> bool:
