@@ -208,7 +208,7 @@ def _ahead(
 
 
 def _nearest(quantile: F64, aim: float) -> int:
-    return _nearest(quantile, aim)
+    return int(np.argmin(np.abs(quantile - aim)))
 
 
 def _gaps(past: _Past, frame: _Frame, end: float) -> Iterator[str]:

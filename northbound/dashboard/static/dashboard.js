@@ -43,13 +43,16 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (trigger.startsWith("sse:") && (!live || document.hidden || busy)) event.preventDefault();
 });
 document.addEventListener("visibilitychange", () => { if (!document.hidden && live && window.htmx) htmx.trigger("#live", "refresh"); });
-document.addEventListener("htmx:responseError", (event) => {
-  if (event.detail.xhr.status === 401) location.assign("/dashboard/login?next=" + encodeURIComponent(location.pathname + location.search));
-});
+function logIn() { location.assign("/dashboard/login?next=" + encodeURIComponent(location.pathname + location.search)); }
+document.addEventListener("htmx:responseError", (event) => { if (event.detail.xhr.status === 401) logIn(); });
 
 // What was open stays open, though its part of the page is new.
 let opened = [];
-document.addEventListener("htmx:beforeSwap", () => { opened = [...document.querySelectorAll("#live details[open][id]")].map((one) => one.id); });
+document.addEventListener("htmx:beforeSwap", (event) => {
+  // The session ended: what came instead of the page is where to log in.
+  if (new URL(event.detail.xhr.responseURL).pathname === "/dashboard/login") { event.detail.shouldSwap = false; return logIn(); }
+  opened = [...document.querySelectorAll("#live details[open][id]")].map((one) => one.id);
+});
 document.addEventListener("htmx:afterSettle", () => {
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   localTimes(document);
@@ -222,8 +225,8 @@ document.getElementById("log-out")?.addEventListener("click", async () => {
 const audit = document.getElementById("audit");
 if (audit) {
   send("GET", audit.dataset.source).then((found) => {
-    const rows = found.entries ?? found.audit ?? [];
-    const names = Object.keys(rows[0] ?? {}).filter((name) => !["hash", "previous", "before"].includes(name));
+    const rows = found.entries.reverse();
+    const names = Object.keys(rows[0] ?? {}).filter((name) => !["n", "hash", "prev", "before"].includes(name));
     audit.tHead.replaceChildren(line("th", names));
     audit.tBodies[0].replaceChildren(...rows.map((row) => line("td", names.map((name) => row[name]), names)));
     if (!rows.length) audit.tBodies[0].replaceChildren(line("td", ["Nothing yet."]));
