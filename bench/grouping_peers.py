@@ -31,7 +31,7 @@ def igraph_leiden(view: TrafficView) -> I64:
     """``igraph.Graph.community_leiden`` for modularity, until it is stable."""
     import igraph
 
-    igraph.set_random_number_generator(random.Random(0))  # noqa: S311 - a seed, no secret
+    igraph.set_random_number_generator(random.Random(0))
     graph = igraph.Graph(len(view.endpoints), np.stack([view.src, view.dst], axis=1))
     found = graph.community_leiden("modularity", weights=view.rate_bps, n_iterations=-1)
     return np.array(found.membership, np.int64)

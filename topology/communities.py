@@ -31,6 +31,9 @@ _SMALL: Final = 2_000
 _TRIES_WHEN_SMALL: Final = 8
 #: Up to there several resolutions are tried as well: these times the usual one.
 _SCALES: Final = (1.0, 1.3, 1.7, 2.2, 3.0)
+#: From a warm start an endpoint moves only for this part of all its closeness: who is nearly as close to
+#: two applications must not go to and fro.
+_INERTIA: Final = 0.1
 #: A fresh result must be shorter to describe than the one at hand by this part.
 _WORTH_MOVING: Final = 0.01
 
@@ -231,7 +234,7 @@ def _cluster(
 ) -> I64:
     if start is not None:
         # What one round leaves to gain, the next call gains.
-        return optimise(graph, size, np.asarray(start, np.int64), density, rng, max_rounds=1)
+        return optimise(graph, size, np.asarray(start, np.int64), density, rng, 1, _INERTIA)
     singles = np.arange(len(size), dtype=np.int64)
     tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
     found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]

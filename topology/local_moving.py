@@ -32,11 +32,13 @@ def move_nodes(
     label: I64,
     density: float,
     order: I64,
+    inertia: float,
 ) -> int:
     """Move nodes to the neighbouring community that gains most, until none gains.
 
     ``label``, shape (n_nodes,) with values below n_nodes, is changed in place; ``order``
-    is the order of the first visits. A node may also leave for a community of its own.
+    is the order of the first visits. A node may also leave for a community of its own; it
+    stays where it is unless it gains this part, ``inertia``, of all its weight.
     The quality only grows. Returns the number of moves.
     """
     n_nodes = len(indptr) - 1
@@ -63,6 +65,7 @@ def move_nodes(
         queued[node] = False
         own = label[node]
         n_touched = 0
+        strength = 0.0
         for k in range(indptr[node], indptr[node + 1]):
             if indices[k] != node:
                 other = label[indices[k]]
@@ -70,10 +73,12 @@ def move_nodes(
                     touched[n_touched] = other
                     n_touched += 1
                 towards[other] += weight[k]
+                strength += weight[k]
         best = own
         best_gain = towards[own] - density * size[node] * (total[own] - size[node])
         # Rounding must not make two equal gains chase each other.
         margin = 1e-9 * (abs(best_gain) + density * size[node])
+        best_gain += inertia * strength
         if count[own] > 1 and best_gain < -margin:
             best, best_gain = stack[n_empty - 1], 0.0
         for k in range(n_touched):
@@ -113,16 +118,18 @@ def optimise(
     density: float,
     rng: np.random.Generator,
     max_rounds: int = MAX_ROUNDS,
+    inertia: float = 0.0,
 ) -> I64:
     """Labels of higher or equal quality than ``start``, numbered from 0.
 
     ``graph`` is symmetric with weights > 0 and an empty diagonal; ``size``, shape
     (n_nodes,), is >= 0. A round moves nodes, then whole communities, level by level; the next
-    goes on from its result, until nothing moves or after ``max_rounds``.
+    goes on from its result, until nothing moves or after ``max_rounds``. What would gain less than
+    ``inertia``, a part of its weight, stays.
     """
     label = _renumber(start)
     for _ in range(max_rounds):
-        moved = _one_round(graph, size, label, density, rng)
+        moved = _one_round(graph, size, label, density, rng, inertia)
         if moved is None:
             break
         label = moved
@@ -138,28 +145,30 @@ def quality(graph: sparse.csr_array, size: F64, label: I64, density: float) -> f
 
 
 def _one_round(
-    graph: sparse.csr_array, size: F64, label: I64, density: float, rng: np.random.Generator
+    graph: sparse.csr_array, size: F64, label: I64, density: float, rng: np.random.Generator, inertia: float
 ) -> I64 | None:
     """One pass over all levels; None if nothing moved on any."""
     own = label.copy()
-    changed = _move(graph, size, own, density, rng)
+    changed = _move(graph, size, own, density, rng, inertia)
     own = _renumber(own)
     label = own
     while True:
         graph, size = _aggregate(graph, size, own)
         own = np.arange(len(size))
-        if not _move(graph, size, own, density, rng):
+        if not _move(graph, size, own, density, rng, inertia):
             return label if changed else None
         changed = True
         own = _renumber(own)
         label = own[label]
 
 
-def _move(graph: sparse.csr_array, size: F64, label: I64, density: float, rng: np.random.Generator) -> bool:
+def _move(
+    graph: sparse.csr_array, size: F64, label: I64, density: float, rng: np.random.Generator, inertia: float
+) -> bool:
     order = rng.permutation(len(size))
     # SciPy picks 64-bit indices for some results; one type means one compilation.
     indptr, indices = graph.indptr.astype(np.int32), graph.indices.astype(np.int32)
-    moves: int = move_nodes(indptr, indices, graph.data, size, label, density, order)
+    moves: int = move_nodes(indptr, indices, graph.data, size, label, density, order, inertia)
     return moves > 0
 
 

@@ -251,9 +251,9 @@ def test_resolution_sets_how_tight_a_community_is() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 20), st.integers(0, 1000), st.floats(0.02, 0.8))
+@given(st.integers(2, 20), st.integers(0, 1000), st.floats(0.02, 0.8), st.just(0.0) | st.floats(0, 0.5))
 def test_the_compiled_pass_equals_the_interpreted_one_and_only_improves(
-    n: int, seed: int, density: float
+    n: int, seed: int, density: float, inertia: float
 ) -> None:
     """Same moves from the same order; the quality never falls and ends where no single move helps."""
     rng = np.random.default_rng(seed)
@@ -264,8 +264,8 @@ def test_the_compiled_pass_equals_the_interpreted_one_and_only_improves(
     compiled, plain = start.copy(), start.copy()
     arguments = graph.indptr.astype(np.int32), graph.indices.astype(np.int32), graph.data.astype(float), size
     order = rng.permutation(n)
-    moves = local_moving.move_nodes(*arguments, compiled, density, order)
-    assert moves == local_moving.move_nodes.py_func(*arguments, plain, density, order)
+    moves = local_moving.move_nodes(*arguments, compiled, density, order, inertia)
+    assert moves == local_moving.move_nodes.py_func(*arguments, plain, density, order, inertia)
     assert np.array_equal(compiled, plain)
     reached = local_moving.quality(graph, size, compiled, density)
     assert reached >= local_moving.quality(graph, size, start, density) - 1e-9
