@@ -12,7 +12,7 @@ import logging
 import re
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers
@@ -27,7 +27,7 @@ from northbound.security.callers import Caller, Unrecognised
 from northbound.security.callers import Scope as Allowed
 from northbound.security.desk import Security
 from northbound.security.document import document, vocabulary
-from northbound.security.routes import Rule, Within, rule_for
+from northbound.security.routes import Rule, rule_for
 from northbound.security.sessions import CSRF_HEADER
 from northbound.security.territory import outside
 from planner.audit import AuditError
@@ -131,6 +131,8 @@ class Guard:
         except TimeoutError:
             if answer.has_started:
                 raise
+            # The bound has done its work, and would not be moved.
+            answer.started = lambda: None
             late = f"answer must begin within {self._security.limits.answer_timeout_s:g} s, got none"
             await problem(503, late, headers={"Retry-After": "5"})(scope, receive, answer.send)
         except Exception:
@@ -198,13 +200,17 @@ class Guard:
         pseudonyms = self._security.pseudonyms
         pseudonyms.learn(self._operations.snapshot)
         try:
-            # The path of a page is no user's name.
-            if rule.within is not Within.ANYWHERE:
-                scope["path"] = pseudonyms.reveal(scope["path"])
+            if stars := rule.pattern.fullmatch(scope["path"]):
+                # Only where the path names something: its other words are the API's.
+                path, at = "", 0
+                for number in range(1, len(stars.groups()) + 1):
+                    path += scope["path"][at : stars.start(number)] + pseudonyms.reveal(stars[number])
+                    at = stars.end(number)
+                scope["path"] = path + scope["path"][at:]
                 scope["raw_path"] = quote(scope["path"]).encode()
-            scope["query_string"] = pseudonyms.reveal(scope["query_string"].decode("latin-1")).encode(
-                "latin-1"
-            )
+            query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            revealed = [(name, pseudonyms.reveal(value)) for name, value in query]
+            scope["query_string"] = urlencode(revealed).encode()
             return pseudonyms.reveal(body.decode(errors="surrogateescape")).encode(errors="surrogateescape")
         except KeyError:
             raise _RefusedError(

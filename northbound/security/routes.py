@@ -23,7 +23,7 @@ class Within(Enum):
     ANYWHERE = auto()
     #: It shows the snapshot, of which a limited caller gets a part.
     SNAPSHOT = auto()
-    #: The part of the path at the rule's ``*`` is a group's id.
+    #: What the path has at the rule's ``*`` is a group's id, and then a user's; a body may name users.
     GROUP = auto()
     #: What the path has at the rule's ``*`` or ``**`` is a pool.
     POOL = auto()
@@ -71,6 +71,7 @@ RULES: Final = (
     _rule("GET /static-offline-docs/**", Scope.READ, Within.ANYWHERE),
     # Secrets of others, and what was done by whom.
     _rule("GET /audit", Scope.ADMIN),
+    _rule("GET /dashboard/audit", Scope.ADMIN),
     _rule("GET|POST|PUT|DELETE /webhooks", Scope.ADMIN),
     _rule("GET|POST|PUT|DELETE /webhooks/**", Scope.ADMIN),
     # What is made by reading a body.
@@ -89,8 +90,8 @@ RULES: Final = (
     _rule("GET /metrics/group/*", Scope.READ, Within.GROUP),
     _rule("PUT /groups/*/bandwidth", Scope.OPERATE, Within.GROUP),
     _rule("DELETE /groups/*", Scope.OPERATE, Within.GROUP),
-    _rule("POST /groups/*/pin", Scope.OPERATE, Within.GROUP),
-    _rule("POST /groups/*/unpin", Scope.OPERATE, Within.GROUP),
+    _rule("PUT /groups/*/members", Scope.OPERATE, Within.GROUP),
+    _rule("POST|DELETE /groups/*/pins/*", Scope.OPERATE, Within.GROUP),
     _rule("GET /metrics/user/*", Scope.READ, Within.POOL),
     _rule("GET /metrics/region/*", Scope.READ, Within.POOL),
     _rule("GET /forecasts/**", Scope.READ, Within.POOL),
@@ -106,6 +107,11 @@ RULES: Final = (
     _rule("GET /plan/**", Scope.READ),
     _rule("GET /switches", Scope.READ),
     _rule("GET /switches/**", Scope.READ),
+    _rule("GET /topology", Scope.READ),
+    _rule("GET /topology/**", Scope.READ),
+    _rule("GET /users/**", Scope.READ),
+    _rule("GET /isolations", Scope.READ),
+    _rule("GET /isolations/*", Scope.READ),
     _rule("GET /summary", Scope.READ),
     _rule("GET /boosts", Scope.READ),
     _rule("GET /standbys", Scope.READ),
@@ -125,6 +131,8 @@ RULES: Final = (
     _rule("GET /dashboard", Scope.READ),
     _rule("GET /dashboard/**", Scope.READ),
     _rule("POST /updateTrafficShape", Scope.OPERATE),
+    _rule("PUT|DELETE /users/*/bindings", Scope.OPERATE),
+    _rule("DELETE /isolations/*", Scope.OPERATE),
     _rule("PUT /archetypes/*/name", Scope.OPERATE),
     _rule("POST /events", Scope.OPERATE),
     _rule("DELETE /events/**", Scope.OPERATE),

@@ -68,13 +68,14 @@ class Territory:
         groups = tuple(
             replace(group, pools=tuple(new_row[row] for row in group.pools))
             for group in self._snapshot.groups
-            if self._holds_group(group.id) and all(row in new_row for row in group.pools)
+            if group.pools and all(row in new_row for row in group.pools)
         )
         return replace(
             self._snapshot, pools=part, groups=groups, shared_services=(), switches=(), plan=Plan()
         )
 
-    def _holds_group(self, group_id: str) -> bool:
+    def holds_group(self, group_id: str) -> bool:
+        """Whether all of a group does."""
         if self._caller.group is not None and self._caller.region is None:
             return group_id == self._caller.group
         return self.holds_pool(group_id, "group")
@@ -92,7 +93,11 @@ def outside(
     territory = Territory(caller, operations.snapshot)
     name = stars[0] if stars else ""
     if rule.within is Within.GROUP:
-        allowed = territory._holds_group(name)
+        allowed = (
+            territory.holds_group(name)
+            and all(territory.holds_pool(user, "user") for user in stars[1:])
+            and all(territory.holds_pool(*named) for named in _named(body) or ())
+        )
     elif rule.within is Within.POOL:
         allowed = territory.holds_pool(name)
     elif rule.within is Within.QUERY_POOL:
@@ -100,7 +105,8 @@ def outside(
     elif rule.within is Within.BOOST:
         allowed = all(territory.holds_pool(pool) for pool in _boosted(name, operations))
     elif rule.within is Within.BODY:
-        allowed = _names_only_own(body, territory)
+        names = _named(body)
+        allowed = bool(names) and all(territory.holds_pool(*named) for named in names or ())
     else:
         allowed = rule.within in (Within.ANYWHERE, Within.SNAPSHOT)
     if allowed:
@@ -118,19 +124,15 @@ def _boosted(boost_id: str, operations: Operations) -> tuple[str, ...]:
     raise NotThere(f"boostID must be the id of a boost, got {boost_id!r}")
 
 
-def _names_only_own(body: bytes, territory: Territory) -> bool:
-    """Whether a body names pools, and none but the territory's."""
+def _named(body: bytes) -> list[tuple[str, str | None]] | None:
+    """What a body names, each with its kind where the key says one; None where it is no JSON object."""
     try:
         raw = json.loads(body)
     except ValueError:
-        return False
-    named = [
-        (str(name), kind)
-        for key, kind in _NAMED.items()
-        if isinstance(raw, dict) and raw.get(key)
-        for name in _each(raw[key])
-    ]
-    return bool(named) and all(territory.holds_pool(name, kind) for name, kind in named)
+        return None
+    if not isinstance(raw, dict):
+        return None
+    return [(str(name), kind) for key, kind in _NAMED.items() if raw.get(key) for name in _each(raw[key])]
 
 
 def _each(value: Any) -> Iterable[Any]:
