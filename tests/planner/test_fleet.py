@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from planner.config import ConfigError
 from planner.fleet import Fleet
 from planner.report import AppliedReport, NetworkReport, SwitchFacts
 from telemetry.samples import SampleBatch
 from tests.planner.networks import PLACES, START, mac_of, network, small
-from topology.network import Host
+from topology.network import Host, Link, Port
 
 
 def test_report_tells_whether_anything_moved():
@@ -143,3 +146,100 @@ def test_address_that_changed_hands_is_forgotten():
         fleet.report(NetworkReport("s", version, facts, hosts={host.mac: host}), START)
         assert ("anna" in fleet.attachments) == (version == 0)
     assert fleet.bindings.learned() == {}
+
+
+def wired(version: int, held: bool = False, up: bool = True) -> NetworkReport:
+    """Two switches with a cable between their ports 9, which may be held or down."""
+    cable = Link(0x11, 9, 0x12, 9)
+    both = frozenset({cable, cable.reverse})
+    ports = tuple(Port(dpid, 9, "p9", 1e9, up) for dpid in (0x11, 0x12))
+    facts = {dpid: SwitchFacts(5, 50, "") for dpid in (0x11, 0x12)}
+    links = frozenset() if held or not up else both
+    return NetworkReport("s", version, facts, ports, links, held=both if held else frozenset())
+
+
+def test_routes_are_found_anew_only_when_links_change():
+    """And the capacity of a link is the file's before its ports'."""
+    config = small(links=[{"a": "0x11/9", "b": "0x12/9", "capacity_mbps": 20}])
+    fleet = Fleet.of(config)
+    fleet.report(wired(1), START)
+    routes = fleet.routes
+    assert fleet.link_capacity_bps().tolist() == [20e6, 20e6]
+    fleet.report(wired(2), START + 1)
+    assert fleet.routes is routes
+    fleet.report(wired(3, up=False), START + 2)
+    assert fleet.routes.links == ()
+    plain = Fleet.of(small())
+    plain.report(wired(1), START)
+    assert plain.link_capacity_bps().tolist() == [1e9, 1e9]
+
+
+def test_link_that_a_speaker_holds_is_known_and_not_used():
+    """What the OpenFlow process leaves out of its paths, the planner does too."""
+    fleet = Fleet.of(small())
+    fleet.report(wired(1, held=True), START)
+    assert fleet.network.usable_links == frozenset()
+    assert len(fleet.held_links) == 2
+
+
+def test_link_that_flapped_is_told_to_be_steady_though_nothing_is_reported():
+    """Time alone tells."""
+    fleet = Fleet.of(small())
+    for version in range(1, 12):
+        fleet.report(wired(version, up=version % 2 == 1), START + version)
+    assert fleet.log.since()[0][-1].change == "flapping"
+    before = fleet.log.last
+    assert not fleet.step(START + 20)
+    assert not fleet.step(START + 200)
+    told = {(event.what, event.change, event.detail) for event in fleet.log.since(before)[0]}
+    assert told == {("link", "steady", "up"), ("port", "steady", "up")}
+
+
+def test_bindings_that_end_move_users():
+    """Time alone takes a card away that an operator bound for an hour."""
+    config = small()
+    fleet = Fleet.of(config)
+    card = "00:00:00:00:09:09"
+    host = Host(card, frozenset(), 0x11, 7, START)
+    report = replace(network(config, {}), hosts={card: host})
+    fleet.report(report, START)
+    fleet.bindings.give("anna", [card], [], START, 3600.0)
+    fleet.rebind(START)
+    assert [device.mac for device in fleet.attachments["anna"]] == [card]
+    assert not fleet.step(START + 3599)
+    assert fleet.step(START + 3600)
+    assert "anna" not in fleet.attachments
+
+
+def test_bindings_outlive_a_restart_and_the_file_outranks_them(caplog):
+    """What the file has given to another since is left out, and the log says so."""
+    card = "00:00:00:00:09:09"
+    first = Fleet.of(small())
+    first.bindings.give("anna", [card], [], START)
+    learned, state = first.bindings.learned(), first.bindings.state()
+    second = Fleet.of(small())
+    second.restore_bindings(learned, state)
+    assert second.bindings.index.by_mac[card] == "anna"
+    third = Fleet.of(small(users={"anna": {"macs": ["00:00:00:00:01:01"]}, "ben": {"macs": [card]}}))
+    third.restore_bindings(learned, state)
+    assert third.bindings.index.by_mac[card] == "ben"
+    assert "not restored" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["0x11", "0x11/0", "zebra/1", "0x11/x", "0x0/1"])
+def test_port_of_a_switch_that_cannot_be_is_refused(end: str):
+    """With path, rule and value."""
+    with pytest.raises(ConfigError, match=r"links\.0\.a must be"):
+        small(links=[{"a": end, "b": "0x12/9", "capacity_mbps": 20}])
+
+
+def test_port_has_one_cable_and_a_prefix_one_region():
+    """A clash names both places."""
+    cable = {"a": "17/9", "b": "0x12/9", "capacity_mbps": 20}
+    with pytest.raises(ConfigError, match=r"links\.1 must not overlap links\.0, got 0000000000000011/9"):
+        small(links=[cable, cable | {"a": "0x11/9", "b": "0x21/1"}])
+    region = {"dpids": [0x11], "capacity_mbps": 9, "prefixes": ["10.0.0.0/8"]}
+    with pytest.raises(ConfigError, match=r"regions\.b\.prefixes must not overlap regions\.a\.prefixes"):
+        small(regions={"a": region, "b": region | {"dpids": [0x12]}})
+    with pytest.raises(ConfigError, match=r"prefixes\.0 must be a prefix"):
+        small(regions={"a": region | {"prefixes": ["10.0.0.1/8"]}})
