@@ -62,7 +62,7 @@ class Keeper:
         self.acting = stance.mode == "live" and not stance.frozen
         s = decided.structure
         if rules.congestion.mode != "off":
-            found = self.lookout.signals(now, decided, self.remedy.troubles) if self.acting else []
+            found = self.lookout.signals(now, decided, self.remedy) if self.acting else []
             self._climb(now, found, world_of(s))
         if rules.isolation.mode != "off":
             self._isolate(now, s)

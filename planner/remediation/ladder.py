@@ -158,6 +158,12 @@ class Remedy:
 
     # Takes.
 
+    def ripe(self, key: Key) -> bool:
+        """Whether something may be done at a place if it is congested at this tick too."""
+        trouble = self.troubles.get(key)
+        over = 0 if trouble is None else trouble.over
+        return over + 1 >= self.rules.raise_ticks and not (trouble and _on_trial(trouble))
+
     def _taken(
         self, trouble: Trouble, signal: Signal, world: World, acting: bool
     ) -> tuple[list[Action], Trouble]:
@@ -167,7 +173,7 @@ class Remedy:
             return [], replace(trouble, climbed=0)
         if (
             trouble.over < rules.raise_ticks
-            or any(one.standing is Standing.TRIED for one in trouble.doing)
+            or _on_trial(trouble)
             or self._time - trouble.acted < rules.cooldown_s
         ):
             return [], trouble
@@ -252,6 +258,10 @@ class Remedy:
 def at_most(share: float, n: int) -> int:
     """How many of ``n`` a share is: one at least, none of a share of 0."""
     return 0 if share <= 0 else max(1, math.floor(share * n + 1e-9))
+
+
+def _on_trial(trouble: Trouble) -> bool:
+    return any(one.standing is Standing.TRIED for one in trouble.doing)
 
 
 def _late_mean(seen: tuple[float, ...]) -> float:

@@ -17,7 +17,7 @@ from planner.config_remediation import Congestion
 from planner.policies import Lift, Pair
 from planner.policy import Policies
 from planner.remediation.ladder import at_most
-from planner.remediation.signals import METER_DROPS, UNMET_DEMAND, Sight, has_room, needs_of, port_of
+from planner.remediation.signals import METER_DROPS, UNMET_DEMAND, Sight, has_room, port_of
 from planner.remediation.steps import Measures, Option, Rung, Signal
 from planner.snapshot import Level
 from telemetry.samples import DIRECTIONS, UP
@@ -57,7 +57,7 @@ def options(signal: Signal, sight: Sight, ground: Ground) -> tuple[Option, ...]:
 
 def _of_pool(signal: Signal, sight: Sight, ground: Ground) -> Iterator[Option]:
     s = sight.decided.structure
-    row = s.path.index(signal.place)
+    row = sight.row_of[signal.place]
     if s.level[row] == Level.GROUP:
         _, region, group = signal.place.split("/")
         lifted = _lifted(signal, sight, ground, row, group)
@@ -86,7 +86,7 @@ def _lifted(signal: Signal, sight: Sight, ground: Ground, row: int, group: str) 
     own = own_up / ground.frame_bits, own_down / ground.frame_bits
     if group == UNGROUPED or math.isinf(own[d]) or ground.rules.ceiling_factor <= 1:
         return None
-    needs = needs_of(sight.decided)
+    needs = sight.needs
     if not needs.unmet_bps[d, row] > 0 or not has_room(needs, s, row, d):
         return None
     raised = math.floor(own[d] * ground.rules.ceiling_factor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -15,16 +14,18 @@ from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.policy import Policies
 from planner.remediation.isolation import Suspect
+from planner.remediation.ladder import Remedy
 from planner.remediation.levers import Ground, options
 from planner.remediation.signals import Sight, congestion
 from planner.remediation.steps import Signal, World
-from planner.remediation.troubles import Key
 from planner.snapshot import Level
 from planner.structure import Structure
 from telemetry.samples import SampleBatch
 
 #: A poll serves for so many intervals, as in the loop.
 _POLLS: Final = 2.5
+#: Places for which something is sought in a tick, the worst ones; the others' turn comes later.
+_MOST_PLACES: Final = 64
 #: Open alarms that are looked at in a tick.
 _MOST_ALARMS: Final = 10_000
 
@@ -50,21 +51,20 @@ class Lookout:
     def _max_age_s(self) -> float:
         return _POLLS * self.config.polling.interval_s
 
-    def signals(self, now: float, decided: Decided, watched: Collection[Key]) -> list[Signal]:
-        """The figures that are high, with what could be done, and those of the places that are watched."""
+    def signals(self, now: float, decided: Decided, remedy: Remedy) -> list[Signal]:
+        """The figures that are high or watched; with what could be done, where something may be."""
         recent = {
             dpid: batch for dpid, batch in self._batches.items() if abs(now - batch.time) <= self._max_age_s
         }
         sight = Sight(decided, recent, self._port_bps())
-        rules = self.config.remediation.congestion
-        found = list(congestion(sight, rules, watched))
-        if not any(one.value >= one.high for one in found):
-            return found
-        ground = self._ground(decided.structure)
-        return [
-            replace(one, options=options(one, sight, ground)) if one.value >= one.high else one
-            for one in found
-        ]
+        found = list(congestion(sight, self.config.remediation.congestion, remedy.troubles))
+        ripe = [at for at, one in enumerate(found) if one.value >= one.high and remedy.ripe(one.key)]
+        if ripe:
+            ground = self._ground(decided.structure)
+            ripe.sort(key=lambda at: -found[at].value / found[at].high)
+            for at in ripe[:_MOST_PLACES]:
+                found[at] = replace(found[at], options=options(found[at], sight, ground))
+        return found
 
     def _port_bps(self) -> dict[tuple[int, int], float]:
         """What ports carry: as configured, or else as the switch says."""

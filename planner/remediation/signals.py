@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,17 @@ class Sight:
     batches: Mapping[int, SampleBatch]
     #: What each port carries, by dpid and number; absent: not known.
     port_bps: Mapping[tuple[int, int], float]
+
+    @cached_property
+    def needs(self) -> Needs:
+        """What pools are too small for."""
+        return needs_of(self.decided)
+
+    @cached_property
+    def row_of(self) -> Mapping[str, int]:
+        """Row of each pool that is no user, by path."""
+        s = self.decided.structure
+        return {path: row for row, path in enumerate(s.path[: s.first_user])}
 
 
 def congestion(sight: Sight, rules: Congestion, watched: Collection[Key]) -> Iterator[Signal]:
@@ -96,7 +108,7 @@ def pool_signals(sight: Sight, rules: Congestion, watched: Collection[Key]) -> I
     offered, dropped = meter_loads(sight)
     with np.errstate(divide="ignore", invalid="ignore"):
         lost = np.where(offered > 0, dropped / offered, np.where(offered == 0, 0.0, np.nan))
-    needs = needs_of(sight.decided)
+    needs = sight.needs
     for direction in (UP, DOWN):
         for row in np.flatnonzero(s.level < Level.USER).tolist():
             key = (s.path[row], direction)

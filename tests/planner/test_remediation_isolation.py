@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,13 +16,11 @@ from planner.remediation.isolation import Isolate, Isolator, Release, Suspect
 RULES = IsolationBlock(mode="act", for_s=60, max_users=2)
 
 
-def suspect(user: str = "anna", alarm: int = 1, times: int = 1, **more: object) -> Suspect:
-    return Suspect(
-        **{
-            "user": user, "alarm": alarm, "times": times, "kind": "fan_out", "severity": "critical",
-            "realised": 400.0, "high": 20.0, **more,
-        }
-    )  # type: ignore[arg-type]  # fmt: skip
+def suspect(user: str = "anna", alarm: int = 1, times: int = 1, **more: Any) -> Suspect:
+    values: dict[str, Any] = {
+        "kind": "fan_out", "severity": "critical", "realised": 400.0, "high": 20.0, **more,
+    }  # fmt: skip
+    return Suspect(user, alarm, times, **values)
 
 
 def users(actions: list[Isolate | Release]) -> list[str]:
@@ -60,7 +59,7 @@ def test_an_alarm_that_closed_meanwhile_was_helped():
         ((IsolationRule(kind="shift", severity="minor"),), {}, False),
     ],
 )
-def test_rules_say_whom(rules: tuple[IsolationRule, ...], more: dict[str, object], isolates: bool):
+def test_rules_say_whom(rules: tuple[IsolationRule, ...], more: dict[str, Any], isolates: bool):
     """Kind, severity, and how far beyond what was expected; what is not known isolates nobody."""
     isolator = Isolator(RULES.model_copy(update={"rules": rules}))
     assert bool(isolator.step(0, [suspect(**more)], ())) is isolates
@@ -128,10 +127,11 @@ def test_a_successor_goes_on_with_the_same_end():
         max_size=60,
     ),
 )
-def test_never_too_many_never_the_protected_never_for_ever(most: int, ticks: list):
+def test_never_too_many_never_the_protected_never_for_ever(most: int, ticks: list[Any]):
     """Whatever alarms come and however the clock jumps."""
     isolator = Isolator(RULES.model_copy(update={"max_users": most}))
-    now, held = 0.0, set()
+    now = 0.0
+    held: set[str] = set()
     for at, (delta, alarmed, safe, acting) in enumerate([*ticks, *[(30.0, set(), set(), True)] * 3]):
         now += delta
         protected = {f"u{n}" for n in safe}

@@ -200,10 +200,12 @@ def test_what_waits_and_what_is_dead_outlives_a_restart(receiver: Receiver, secr
 def test_sending_from_many_threads_loses_nothing(receiver: Receiver, secret: Path, started: Started):
     """Each message once."""
     hooks = started(Webhook(url=receiver.url, secret_file=secret))
-    threads = [
-        threading.Thread(target=lambda at=at: [hooks.send("alarm", {"at": 10 * at + n}, NOW) for n in range(10)])
-        for at in range(4)
-    ]  # fmt: skip
+
+    def send(first: int) -> None:
+        for at in range(first, first + 10):
+            hooks.send("alarm", {"at": at}, NOW)
+
+    threads = [threading.Thread(target=send, args=(first,)) for first in range(0, 40, 10)]
     for thread in threads:
         thread.start()
     wait_for(lambda: hooks.view()[0].delivered == 40, "forty messages")
