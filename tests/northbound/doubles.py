@@ -293,7 +293,7 @@ class FakeWebhooks:
     """One webhook that once failed, and the message that it did not take."""
 
     def __init__(self) -> None:
-        self.letters = (
+        self.letters: tuple[DeadLetter, ...] = (
             DeadLetter("msg_1", 0, "https://a.example/...", "alarm", NOW - 60, NOW, 8, "ConnectError"),
         )
 
