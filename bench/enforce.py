@@ -115,7 +115,7 @@ def run_all(quick: bool) -> dict[str, Any]:
             figures |= throughput(run, quick)
         with leftovers.run() as run:
             changes = enforce_seam.rate_change_losses(
-                run, free_port(), 20 if quick else 100, 20.0, enforce_traffic.lost_packets
+                run, free_port(), 20 if quick else 100, 5.0, enforce_traffic.lost_packets
             )
             say(f"rate changes in mid-flow: {changes}")
             figures |= {"rate_change_lost_packets": changes["lost"], "rate_change": changes}

@@ -224,9 +224,13 @@ def rate_change_losses(
 
         sent, n_lost = lost(net, "s0", "l0", offered_mbps, change)
         check_held(net, stand_in.plan)
+        # The same flow for as long, and nobody changes anything: what a busy machine loses by itself.
+        left_alone = sum(took) + 0.05 * changes
+        _, n_lost_alone = lost(net, "s0", "l0", offered_mbps, lambda: time.sleep(left_alone))
     return {
         "sent": sent,
         "lost": n_lost,
+        "lost_without_changes": n_lost_alone,
         "changes": changes,
         "offered_mbps": offered_mbps,
         "change_ms_p50": round(statistics.median(took) * 1e3, 1),
