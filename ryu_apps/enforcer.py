@@ -250,28 +250,33 @@ class Enforcer:
 
     def _decrease(self, changes: MeterChanges, placement: Placement, wanted: Wanted) -> bool:
         """Lower what is to be lowered; whether the switch says it is, so that others may be raised."""
-        lower = changes.lower + placement.replacing
+        added = tuple(meter for meter in placement.tighter if meter not in self.meters)
+        lower = changes.lower + added
         self._write(MeterCommand.MODIFY, changes.lower, placement)
-        self._write(MeterCommand.ADD, placement.replacing, placement)
-        if not lower:
-            self._held_back = 0
-            return True
-        self._read_meters()
-        self._note(lower, placement)
-        late = [meter for meter in lower if self._exceeds(meter, placement.settings[meter])]
-        if late and self._held_back < _PATIENCE:
-            self._held_back += 1
-            LOG.warning(
-                "dp %016x did not lower %d meters, none is raised before it does", self.dpid, len(late)
-            )
-            return False
+        self._write(MeterCommand.ADD, added, placement)
+        if lower:
+            self._read_meters()
+            self._note(lower, placement)
+        late = sum(self._exceeds(meter, placement.settings[meter]) for meter in lower)
+        if not late:
+            late = self._point_at(placement.tighter, placement, wanted)
         if not late:
             self._held_back = 0
-        if placement.replacing:
-            replaced = set(placement.replacing) & self.meters.keys()
-            entries = (self._on_switch(entry, placement) for entry in wanted.flows)
-            self._send_entries([wire_entry(entry) for entry in entries if entry.meter_id in replaced])
+        elif self._held_back < _PATIENCE:
+            self._held_back += 1
+            LOG.warning("dp %016x did not lower %d meters, none is raised before it does", self.dpid, late)
+            return False
         return True
+
+    def _point_at(self, tighter: tuple[int, ...], placement: Placement, wanted: Wanted) -> int:
+        """Point entries at these meters, before any other; how many the switch refused."""
+        if not tighter:
+            return 0
+        there = set(tighter) & self.meters.keys()
+        entries = (self._on_switch(entry, placement) for entry in wanted.flows)
+        wire = [wire_entry(entry) for entry in entries if entry.meter_id in there]
+        self._send_entries([entry for entry in wire if entry.cookie not in self.held])
+        return self._refused_entries
 
     def _exceeds(self, meter: int, setting: MeterSetting) -> bool:
         found = self.meters.get(meter)
@@ -280,7 +285,7 @@ class Enforcer:
         return found.limit_kbps > setting.limit_kbps and not self._is_met(setting, found)
 
     def _increase(self, changes: MeterChanges, placement: Placement) -> None:
-        early = set(placement.replacing)
+        early = set(placement.tighter)
         add = tuple(meter for meter in changes.add if meter not in early)
         self._write(MeterCommand.MODIFY, changes.raise_, placement)
         self._write(MeterCommand.ADD, add, placement)

@@ -25,8 +25,8 @@ class Placement:
     settings: dict[int, MeterSetting] = field(default_factory=dict)
     #: Id on the switch by the plan's; those without room are absent.
     id_of: dict[int, int] = field(default_factory=dict)
-    #: Those that take the place of one that lets more through.
-    replacing: tuple[int, ...] = ()
+    #: Those that entries shall use in place of another that is there and lets more through.
+    tighter: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Slots:
                 {meter + shift: setting for meter, setting in wanted.items()} if shift else dict(wanted),
                 {meter: meter + shift for meter in wanted},
             )
-        settings, id_of, replacing = {}, {}, []
+        settings, id_of, tighter = {}, {}, []
         for meter, setting in wanted.items():
             if meter > self.budget:
                 continue
@@ -69,14 +69,14 @@ class Slots:
                 slot, content = met[0], installed[met[0]]
             elif free:
                 slot, content = free[0], setting
-                if held and setting.limit_kbps <= installed[held[0]].limit_kbps:
-                    replacing.append(slot)
             else:
                 # Both taken by what is no longer wanted: one is given up first, the tighter one stays.
                 slot = min(held, key=lambda held_id: installed[held_id].limit_kbps)
                 content = installed[slot]
+            if any(content.limit_kbps <= installed[old].limit_kbps for old in held if old != slot):
+                tighter.append(slot)
             settings[slot], id_of[meter] = content, slot
-        return Placement(settings, id_of, tuple(replacing))
+        return Placement(settings, id_of, tuple(tighter))
 
     def plan_ids(self, on_switch: U32) -> U32:
         """The plan's ids of these meters, shape (n,); UNMETERED for others' meters."""

@@ -34,9 +34,9 @@ from topology.learning import Sighting
 LOG = logging.getLogger("tidegate.switch")
 
 #: A round that met errors is followed by another so soon; each further one waits twice as long, up to the most.
-#: With a barrier that was lost a moment ago (5 s) that is less than 10 s.
+#: A barrier that was lost a moment ago (5 s) and two more tries are less than 10 s.
 _RETRY_S: Final = 0.3
-_RETRY_MOST_S: Final = 3.0
+_RETRY_MOST_S: Final = 2.0
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,9 @@ class Switch:
             except Exception:
                 self._unsure = True
                 LOG.exception("dp %016x round failed", self.dpid)
-            until = min(next_poll, self._next_read()) if self.ready else float("inf")
-            pause = min(until - time.monotonic(), self._retry_in_s())
+            due = min(next_poll, self._next_read()) - time.monotonic()
+            retry_in_s = self._retry_in_s()
+            pause = due if retry_in_s == float("inf") else retry_in_s
             self._wake.wait(timeout=max(pause, 0.01))
             self._wake.clear()
 

@@ -275,7 +275,7 @@ def test_retries_wait_longer_each_time_and_begin_anew_after_a_good_round(monkeyp
     for _ in range(8):
         bench.round()
         retries.append(bench.switch._retry_in_s())
-    longest = [min(0.3 * 2**n, 3.0) for n in range(8)]
+    longest = [min(0.3 * 2**n, 2.0) for n in range(8)]
     assert all(0.75 * most <= wait <= most for wait, most in zip(retries, longest, strict=True)), retries
     bench.fake.refuse_adds = 0
     bench.round()
