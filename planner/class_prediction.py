@@ -167,11 +167,11 @@ class ClassPrediction:
             self._forecast(slots[self._made_at[slots] != self._end_time])
             parts = [self._standing(slots, d) for d in range(2)]
             complete = self.series.kept_share(number) >= _ALL
-            coverage = self.forecaster.coverage()
+            coverage, names = self.forecaster.coverage(), self._names_of(slots)
         point = [shared_out(total_bps[d], parts[d], bool(complete[d])) for d in range(2)]
         sure = [part.confidence(CONFIDENCE_BAND, 0.0) for part in parts]
         found = []
-        for at, name in enumerate(self._names_of(slots)):
+        for at, name in enumerate(names):
             up, down = (self.issued.history(name, d, since) for d in range(2))
             found.append(
                 PoolForecast(

@@ -124,7 +124,8 @@ class Prediction:
         self._joined(self.classes.traffic.gather, now)
         if structure is None:
             return None
-        if self.models.due(now):
+        # A sample is a long copy: none is made while it would be turned down.
+        if self.models.due(now) and self.history.ring.steps_held >= 2 * self.settings.min_history_steps:
             sample = self.history.sample(structure, columns, now, self.settings.train_steps)
             self.models.train(now, self._joined(self.classes.with_classes, sample, now) or sample)
         standing = self.standing

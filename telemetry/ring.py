@@ -184,6 +184,11 @@ class SeriesRing:
         means[(self._step_of_row[rows] != steps) | (steps >= self._step_at(now))] = np.nan
         return means
 
+    @property
+    def steps_held(self) -> int:
+        """Steps of which anything was noted and is still here, the one under way among them."""
+        return int(np.count_nonzero(self._step_of_row != _EMPTY))
+
     def last_end(self, now: float) -> float:
         """When the last complete step at ``now`` ended: the ``end_time`` of a window asked for now."""
         return self._step_at(now) * self.step_s

@@ -380,3 +380,15 @@ def test_what_was_seen_is_written_over_only_where_asked() -> None:
     ring.restore(window, over=True)
     assert ring.window(240.0, 3).demand_bps[:, 0].tolist() == [5e6, 1e6, 7e6]
     assert ring.window(240.0, 3).censored[:, 0].tolist() == [True, False, True]
+
+
+def test_steps_held_are_those_with_anything_in_them():
+    """Gaps in time are no steps; what the ring has no room for any more is not counted."""
+    ring = SeriesRing(10, 4, 1)
+    assert ring.steps_held == 0
+    for time in (1005, 1008, 1025):
+        ring.add(time, [0], [1.0], 1.0, [False], now=time)
+    assert ring.steps_held == 2
+    for time in range(1035, 1205, 10):
+        ring.add(time, [0], [1.0], 1.0, [False], now=time)
+    assert 4 <= ring.steps_held <= 6
