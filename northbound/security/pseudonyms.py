@@ -24,9 +24,14 @@ _HASH_CHARACTERS: Final = 12
 _MEMO: Final = 200_000
 #: A name, an address or a MAC inside other text. Paths are split at their slashes by this.
 _WORD: Final = re.compile(
-    r"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}|[0-9A-Fa-f:]*::?[0-9A-Fa-f:.]*[0-9A-Fa-f]|[A-Za-z0-9][A-Za-z0-9._@-]*"
+    r"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}"
+    # Two colons at least: "10:30" is a time, and "anna: " a name.
+    r"|(?<![\w.:])(?=[0-9A-Fa-f]*:[0-9A-Fa-f:]*:)[0-9A-Fa-f:]+(?:(?:\.\d{1,3}){3})?(?!\w)"
+    r"|[A-Za-z0-9][A-Za-z0-9._@-]*"
 )
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_LITERAL: Final = re.compile(rb'("(?:[^"\\]|\\.)*")', re.DOTALL)
+#: JSON is worked through so many bytes at a time: a longer call would hold the interpreter's lock too long.
+_PIECE: Final = 64 << 10
 _MARKUP: Final = re.compile(r"(<[^>]*>)")
 _ATTRIBUTE: Final = re.compile(r"""(\s(?!class=|style=|type=|rel=|method=|id=)[\w:@.-]+=)("[^"]*"|'[^']*')""")
 _MAC: Final = re.compile(r"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")
@@ -80,7 +85,7 @@ class Pseudonyms:
         if "html" in media_type:
             return self.hide_markup(body.decode(errors="replace")).encode()
         if "json" in media_type or media_type == "text/event-stream":
-            return _STRING.sub(self._hidden_literal, body)
+            return self._hide_json(body)
         if media_type.startswith("text/"):
             return self._hidden(body.decode(errors="replace"), whole_too=True).encode()
         return body
@@ -96,20 +101,29 @@ class Pseudonyms:
             )
         return "".join(parts)
 
-    def _hidden_literal(self, match: re.Match[bytes]) -> bytes:
-        literal = match[0]
-        found = self._memo.get(literal)
-        if found is None:
-            try:
-                text = json.loads(literal)
-            except ValueError:
-                return literal
-            hidden = self._hidden(text, whole_too=text not in self._protected())
-            found = literal if hidden == text else json.dumps(hidden).encode()
-            if len(self._memo) >= _MEMO:
-                self._memo = {}
-            self._memo[literal] = found
-        return found
+    def _hide_json(self, body: bytes) -> bytes:
+        memo, hidden, rest = self._memo, [], b""
+        for at in range(0, len(body), _PIECE):
+            parts = _LITERAL.split(rest + body[at : at + _PIECE])
+            # What begins a string and does not end it waits for the next piece.
+            text, quote, rest = parts[-1].partition(b'"')
+            parts[-1], rest = text, quote + rest
+            literals = parts[1::2]
+            for literal in set(literals) - memo.keys():
+                memo[literal] = self._hidden_literal(literal)
+            parts[1::2] = [memo[literal] for literal in literals]
+            hidden += parts
+        if len(memo) > _MEMO:
+            self._memo = {}
+        return b"".join((*hidden, rest))
+
+    def _hidden_literal(self, literal: bytes) -> bytes:
+        try:
+            text = json.loads(literal)
+        except ValueError:
+            return literal
+        hidden = self._hidden(text, whole_too=text not in self._protected())
+        return literal if hidden == text else json.dumps(hidden).encode()
 
     def _protected(self) -> frozenset[str]:
         if self._words is None:
@@ -137,11 +151,12 @@ class Pseudonyms:
         if _MAC.fullmatch(word):
             return self.of(word.lower().replace("-", ":"))
         if ":" in word or word.count(".") == 3:
+            bare = word.rstrip(".:") if "::" not in word[-2:] else word
             try:
-                return self.of(str(ipaddress.ip_address(bare))) + word[len(bare) :]
+                address = ipaddress.ip_address(bare)
             except ValueError:
-                # "anna: more" and "user:anna" are words beside colons.
-                return ":".join(self._names.get(part, part) for part in word.split(":"))
+                return word
+            return word if address.is_unspecified else self.of(str(address)) + word[len(bare) :]
         return word
 
     # On the way in.
