@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from planner.config import ConfigError
+from planner.config_faults import ConfigError
 from planner.fleet import Fleet
 from planner.report import AppliedReport, NetworkReport, SwitchFacts
 from telemetry.samples import SampleBatch

@@ -275,7 +275,15 @@ def test_a_damaged_state_is_refused(damage: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"switch_after": 0}, {"min_size": 1}, {"min_jaccard": 0.0}, {"switch_after_s": 0.0}]
+    "bad",
+    [
+        {"switch_after": 0},
+        {"min_size": 1},
+        {"min_jaccard": 0.0},
+        {"switch_after_s": 0.0},
+        {"churn_per_hour": 1.5},
+        {"least_churn": 0},
+    ],
 )
 def test_rules_out_of_bounds_are_refused(bad: dict[str, Any]) -> None:
     """With rule and value."""
