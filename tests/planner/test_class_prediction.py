@@ -176,14 +176,12 @@ def test_sample_holds_classes_and_context(speaking: Speaking) -> None:
 
 def test_model_learns_from_context_and_serves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once enough of it was seen, the forecast of pools and of classes gets the context of now."""
+    # One training, after fifty steps.
     speaking = Speaking(
-        forecasting={
-            "step_s": 5, "horizons_s": [5, 15], "min_history_steps": 8, "train_every_s": 200,
-            "model": "hist_gradient_boosting",
-        }
-    )  # fmt: skip
+        forecasting={"step_s": 5, "horizons_s": [5, 15], "min_history_steps": 25, "train_every_s": 3600}
+    )
     rng = np.random.default_rng(0)
-    for _ in range(90):
+    for _ in range(70):
         for pair in (("anna", "ben", WEB), ("anna", "carla", BACKUP), ("david", "emma", OTHER)):
             speaking.sent[pair] = 3e6 * rng.lognormal(0, 0.5)
         speaking.tick()
