@@ -124,8 +124,6 @@ RULES: Final = (
     _rule("GET /stream", Scope.READ),
     _rule("GET /stream/**", Scope.READ),
     _rule("GET /remediation", Scope.READ),
-    _rule("GET /isolations", Scope.READ),
-    _rule("GET /isolations/*", Scope.READ),
     _rule("GET /remediation/**", Scope.READ),
     _rule("GET /", Scope.READ),
     _rule("GET /dashboard", Scope.READ),
@@ -141,7 +139,6 @@ RULES: Final = (
     _rule("POST /plan/unfreeze", Scope.OPERATE),
     _rule("POST /plan/revert", Scope.OPERATE),
     _rule("POST /remediation/**", Scope.OPERATE),
-    _rule("DELETE /isolations/*", Scope.OPERATE),
     # /plan/mode and the models' rollback change what everybody gets, for long: admin.
 )
 
