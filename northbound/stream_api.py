@@ -13,14 +13,13 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from northbound import problems, views
 from planner.snapshot import Operations, Snapshot
@@ -202,16 +201,20 @@ def changes(before: Snapshot, now: Snapshot) -> list[tuple[Topic, dict[str, Any]
 
 
 class _Stream(EventSourceResponse):
-    """Gives up on a client whose connection takes nothing."""
+    """Gives up on a client whose connection takes nothing, and ends in order when the server does."""
 
-    async def stream_response(self, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def in_time(message: Message) -> None:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await send(message)
 
-        # Nobody is there to be told.
-        with suppress(TimeoutError):
-            await super().stream_response(in_time)
+        try:
+            await super().__call__(scope, receive, in_time)
+        except TimeoutError:
+            LOG.info("event stream: a client's connection took nothing for %g s, given up", SEND_TIMEOUT_S)
+        except asyncio.CancelledError:
+            # Only the server's end does this; a stream that is open then is no fault to log.
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def stream_router(operations: Operations, make_hub: Callable[[Operations], Hub] = Hub) -> APIRouter:

@@ -40,6 +40,8 @@ class Replayed:
         self._at = 0
         #: Users whose meters cannot be read: nothing is measured of them.
         self.unknown: set[str] = set()
+        #: Users who send nothing.
+        self.silent: set[str] = set()
         self.planner.report(self._network.report(trace.since))
         self._plan = self.planner.tick(trace.since)
         self.events = FakeEvents()
@@ -66,7 +68,9 @@ class Replayed:
         """One tick; after the trace's end it begins again."""
         row = self._at % len(self._ends)
         now = self.now + self._tick_s if self._at else float(self._ends[0])
-        for batch in self._network.poll(now, self._tick_s, self._plan, self._demand[row]):
+        demand = self._demand[row].copy()
+        demand[:, [self._trace.users.index(user) for user in self.silent]] = 0.0
+        for batch in self._network.poll(now, self._tick_s, self._plan, demand):
             self.planner.ingest(self._with_gaps(batch))
         for batch in self._network.accounts(now, self._tick_s, self._trace, self._edges[row]):
             self.planner.ingest(batch)

@@ -1,6 +1,12 @@
 "use strict";
 // What htmx does not: writes to the API, the cursor in charts, times in the reader's zone, light and dark.
 
+// Not an event for htmx: a throttled element would not hear it.
+function refresh() {
+  const part = document.getElementById("live");
+  if (part && window.htmx) htmx.ajax("GET", part.getAttribute("hx-get"), { source: part, target: part, select: "#live", swap: "outerHTML" });
+}
+
 const announce = (text) => { document.getElementById("announcer").textContent = text; };
 
 // --- light and dark
@@ -32,17 +38,18 @@ liveSwitch?.addEventListener("click", () => {
   live = !live;
   sessionStorage.setItem("tidegate-live", live ? "on" : "off");
   showLive(stream);
-  if (live) htmx.trigger("#live", "refresh");
+  if (live) refresh();
 });
 document.addEventListener("htmx:sseOpen", () => { showLive(stream = "open"); });
 document.addEventListener("htmx:sseError", () => { showLive(stream = "lost"); });
-document.addEventListener("htmx:beforeRequest", (event) => {
-  const trigger = event.detail.requestConfig.triggeringEvent?.type ?? "";
+// At this event: a request that is stopped later counts as one under way, and holds up the next.
+document.addEventListener("htmx:confirm", (event) => {
+  const trigger = event.detail.triggeringEvent?.type ?? "";
   // Reading with the mouse on a chart, or a selection, must not be taken away from under the reader.
   const busy = document.querySelector("#live .chart:hover, #live .chart:focus") || !document.getSelection().isCollapsed;
   if (trigger.startsWith("sse:") && (!live || document.hidden || busy)) event.preventDefault();
 });
-document.addEventListener("visibilitychange", () => { if (!document.hidden && live && window.htmx) htmx.trigger("#live", "refresh"); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden && live) refresh(); });
 function logIn() { location.assign("/dashboard/login?next=" + encodeURIComponent(location.pathname + location.search)); }
 document.addEventListener("htmx:responseError", (event) => { if (event.detail.xhr.status === 401) logIn(); });
 
@@ -194,7 +201,7 @@ async function write(element, method, path, body, kind) {
     const found = await send(method, path, body);
     if (kind === "login") return location.assign(new URLSearchParams(location.search).get("next")?.match(/^\/(?!\/).*/)?.[0] ?? "/dashboard");
     tell(output, "done", done[kind]?.(found) ?? "Done.");
-    if (window.htmx) htmx.trigger("#live", "refresh");
+    refresh();
   } catch (error) {
     tell(output, "refused", error.message);
   } finally {
