@@ -24,6 +24,7 @@ from ryu_apps.cookies import KIND_MASK, Kind, unpack_cookies
 from ryu_apps.enforcer import Enforcer, Standing, Wanted
 from ryu_apps.flows import delete_by_cookie, wire_entry
 from ryu_apps.framework import flow_entries, hub, ofproto_v1_3, ofproto_v1_3_parser, send_all
+from ryu_apps.installed import Installed
 from ryu_apps.meters import counting_drops
 from ryu_apps.pipeline import FlowEntry, Pipeline, TooFewTablesError
 from ryu_apps.quirks import MeterFeatures, quirks_of
@@ -106,7 +107,8 @@ class Switch:
     def __post_init__(self) -> None:
         self._talk = Conversation(self.datapath, self.config.polling.timeout_s)
         self._sampler = Sampler(self.dpid, self.pairs)
-        self.enforcer = Enforcer(self.dpid, self._talk, self.config.enforcement, self._modifying)
+        self.installed = Installed(self.dpid, self._talk)
+        self.enforcer = Enforcer(self.installed, self.config.enforcement, self._modifying)
 
     @property
     def dpid(self) -> int:
@@ -129,7 +131,7 @@ class Switch:
 
     def on_error(self, message: Any) -> None:
         """The switch refused something."""
-        self.enforcer.refused(message)
+        self.installed.on_error(message)
         self.on_reply(message.xid, None)
 
     # The green thread.
@@ -171,7 +173,7 @@ class Switch:
 
     def _retry_in_s(self) -> float:
         """How long until the next try after a round with errors, spread; inf after one without."""
-        errors, self.enforcer.errors = self.enforcer.errors, 0
+        errors, self.installed.errors = self.installed.errors, 0
         if not errors and not self._unsure and self.ready:
             self._retries = 0
             return float("inf")
@@ -196,19 +198,19 @@ class Switch:
         hosts = self._hosts_in(stats)
         # Numbers of pairs belong to a process that is gone.
         self._talk.tell([delete_by_cookie(int(Kind.ACCOUNTING) << 60, KIND_MASK)])
-        self.enforcer.held = {c for c in self.enforcer.held if c >> 60 != Kind.ACCOUNTING}
+        self.installed.held = {c for c in self.installed.held if c >> 60 != Kind.ACCOUNTING}
         self.n_pairs = 0
         self.ready = True
         LOG.info(
             "dp %016x is %s: %d tables, %d meters; holds %d entries, %d meters, %d hosts",
             self.dpid, self.facts.description, self.facts.n_tables, self.facts.max_meters,
-            len(self.enforcer.held), len(self.enforcer.meters), len(hosts),
+            len(self.installed.held), len(self.installed.meters), len(hosts),
         )  # fmt: skip
         self._log_lacks()
-        self.surroundings.recovered(self.dpid, hosts, fresh=not self.enforcer.held)
+        self.surroundings.recovered(self.dpid, hosts, fresh=not self.installed.held)
 
     def _log_lacks(self) -> None:
-        quirks, settings = self.enforcer.quirks, self.config.enforcement
+        quirks, settings = self.installed.quirks, self.config.enforcement
         if not quirks.kbps:
             LOG.error("dp %016x cannot meter bits per second: its users are not metered", self.dpid)
         elif settings.over_limit == "remark" and not quirks.remark:
@@ -237,7 +239,7 @@ class Switch:
         quirks = quirks_of(self.dpid, description, n_tables, said, self.config.enforcement)
         if self.config.openflow.max_meters is not None:
             quirks = replace(quirks, max_meters=min(quirks.max_meters, self.config.openflow.max_meters))
-        self.enforcer.quirks = quirks
+        self.installed.quirks = quirks
         self.facts = Facts(quirks.max_tables, quirks.budget, description)
 
     def _hosts_in(self, stats: FlowStats) -> list[Sighting]:
@@ -274,21 +276,21 @@ class Switch:
             asked_at,
             self.clock(),
         )
-        self.enforcer.take(reading.flows.cookie.tolist(), configs)
+        self.installed.take(reading.flows.cookie.tolist(), configs)
         self._has_read()
         self._sample(reading)
         return reading.flows
 
     def _read_back(self) -> None:
         """Between polls, so that neither repair nor alarm waits for the next one."""
-        self.enforcer.read_back()
+        self.installed.read_back()
         self._has_read()
 
     def _has_read(self) -> None:
         self._unsure, self._read_at = False, time.monotonic()
 
     def _sample(self, reading: Reading) -> None:
-        meters = self.enforcer.meters
+        meters = self.installed.meters
         if reading.meters is not None and self.config.enforcement.over_limit == "remark":
             reading = replace(reading, meters=counting_drops(reading.meters, meters))
         limits = {meter: setting.limit_kbps * 1e3 for meter, setting in meters.items()}
@@ -302,7 +304,7 @@ class Switch:
         self._talk.post([delete_by_cookie(cookie) for cookie in sampled.stale])
 
     def _modifying(self, meters: Sequence[int]) -> None:
-        if self.enforcer.quirks.clears_on_modify:
+        if self.installed.quirks.clears_on_modify:
             self._sampler.memory.meters_modified(meters, self.clock())
 
     def _reconcile(self) -> None:
@@ -315,7 +317,7 @@ class Switch:
         elif self._differs_since is None:
             self._differs_since = self.clock()
         self.surroundings.applied(Applied(self.dpid, standing, self._differs_since, self._lost))
-        budget = self.enforcer.quirks.budget
+        budget = self.installed.quirks.budget
         if budget != self.facts.max_meters:
             self.facts = replace(self.facts, max_meters=budget)
             self.surroundings.facts_changed(self.dpid)

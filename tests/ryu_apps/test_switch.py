@@ -189,6 +189,18 @@ def test_without_a_plan_metered_entries_and_meters_stay():
     assert bench.world.standing.in_step is None
 
 
+def test_isolation_outlives_the_planner():
+    """Who was isolated is not let back in because nobody speaks for a moment."""
+    bench = Bench().know()
+    match = (("in_port", 1), ("eth_src", mac_of(7)))
+    isolated = FlowEntry(Kind.QUARANTINE, 0, 200, match)
+    bench.round(wanting({}, 1, [isolated]))
+    bench.round(wanting({}, None))
+    assert wire_entry(isolated).cookie in bench.fake.cookies()
+    bench.round(wanting({}, 2))
+    assert wire_entry(isolated).cookie not in bench.fake.cookies()
+
+
 def test_a_fresh_switch_forwards_without_a_plan():
     """There is nothing to keep, so hosts get entries that let them through."""
     bench = Bench().know()
