@@ -17,6 +17,7 @@ from forecasting.models import ModelFailed
 from planner.alarms import AlarmStream
 from planner.archetypes import ArchetypeKeeper
 from planner.audit import AuditLog
+from planner.audit_watch import AuditWatch
 from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
@@ -112,6 +113,7 @@ class PlannerProcess:
         self._models_revision = -1
         self._calibration_at = float("-inf")
         self._restore()
+        self._audit_watch = AuditWatch(self.planner, self.audit.note)
         self._announcer = Announcer(self.planner, self._webhooks)
         self.seam_app: ASGIApp = seam_app(self.planner, secret, self._board, self._wake.set)
 
@@ -170,6 +172,7 @@ class PlannerProcess:
         before = self.planner.snapshot.plan.version
         if self.planner.tick(time.time()).version != before:
             self._board.published()
+        self._audit_watch.step(time.time())
         try:
             self._announcer.step(time.time())
         except Exception:
