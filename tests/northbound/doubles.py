@@ -335,6 +335,8 @@ class FakeOperations:
         grouping = running.planner.grouping
         grouping.tracker.update([frozenset({"carla", "david"})], running.now)
         grouping.pin("crew", ("anna", "ben"), running.now)
+        # The snapshot's own group is known there too.
+        grouping.pin("g1", (), running.now)
         running.tick(count=3)
         return running
 
