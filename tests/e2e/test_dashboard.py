@@ -35,6 +35,7 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 UNKNOWN = "kira"
 PAGES = {
     "overview": "", "users": "?level=user", "pool": "/pools/anna", "group-pool": "/pools/global/west", "groups": "/groups",
+    "group": "/groups/auto-1",
     "switches": "/switches", "switch": "/switches/0000000000000011", "alarms": "/alarms", "forecasts": "/forecasts",
     "models": "/models", "events": "/events", "audit": "/audit",
 }  # fmt: skip
@@ -434,6 +435,15 @@ def test_boost_that_is_refused_says_why_and_keeps_what_was_typed(reader: Reader)
     assert "must" in form.find_element(By.CSS_SELECTOR, ".result").text
     assert form.find_element(By.NAME, "reason").get_attribute("value") == "nothing in particular"
     assert reader.site.planner.policy.boosts() == ()
+
+
+def test_group_shows_its_traffic_and_its_past(reader: Reader):
+    """Who is in it is said, drawn, and dated."""
+    reader.open("/groups/auto-1")
+    members = next(group for group in reader.site.planner.snapshot.groups if group.id == "auto-1").members
+    assert {one.text for one in reader.all(".graph text")} == set(members)
+    assert reader.all(".graph .edge")
+    assert "What happened to it" in reader.text()
 
 
 def test_acknowledged_alarm_is_marked_as_seen(reader: Reader):

@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.alarms import AlarmStream
 from planner.config import Config, load
+from planner.group_desk import GroupDesk
 from planner.loop import Planner
 from planner.policy_desk import PolicyDesk
 from planner.replay import AtOnce, MadeUpNetwork
@@ -30,6 +31,8 @@ class Replayed:
         self.config = config
         trace = load_trace(SAMPLE_TRACE)
         self.planner = Planner(config, AtOnce())
+        # Else plans grow stale while a test looks at them.
+        self.planner.clock = lambda: self.now
         self._tick_s = config.allocation.tick_s
         self._trace = trace
         self._network = MadeUpNetwork.of(config, trace.users)
@@ -48,6 +51,7 @@ class Replayed:
         self.archetypes = FakeArchetypes()
         self.told: list[str] = []
         self.policy = PolicyDesk(self.planner, self.told.append, lambda: self.now)
+        self.grouping = GroupDesk(self.planner, self.told.append, lambda: self.now)
         for _ in range(ticks):
             self.go_on()
 
