@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -97,7 +98,7 @@ def test_token_ends_by_itself(guarded: Guarded):
         ({"expires": NOW}, "expires must be later"), ({"scope": "admin", "region": "west"}, "scope must be read or operate"),
     ],
 )  # fmt: skip
-def test_token_that_makes_no_sense_is_refused(values: dict, fault: str):
+def test_token_that_makes_no_sense_is_refused(values: dict[str, Any], fault: str):
     """The message names the rule and the value."""
     asked = {"name": "x", "scope": "read", "expires": None, **values}
     with pytest.raises(TokenError, match=fault):

@@ -178,18 +178,25 @@ def _record(path: Path, n: int) -> None:
     filled(path, n)
 
 
+def _record_more(log: AuditLog, n: int) -> None:
+    for _ in range(n):
+        log.record("t", "a", "x")
+
+
 def test_processes_and_threads_share_one_chain(path: Path):
     """The command and the planner both write it."""
     log = filled(path, 1)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_record, args=(path, 10)) for _ in range(2)]
-    threads = [
-        threading.Thread(target=lambda: [log.record("t", "a", "x") for _ in range(10)]) for _ in range(3)
-    ]
-    for one in (*processes, *threads):
-        one.start()
-    for one in (*processes, *threads):
-        one.join()
+    threads = [threading.Thread(target=_record_more, args=(log, 10)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for thread in threads:
+        thread.start()
+    for process in processes:
+        process.join()
+    for thread in threads:
+        thread.join()
     assert (verify(path).entries, verify(path).faults) == (51, ())
     assert log.page(0, 0)[1] == 51
 
