@@ -280,7 +280,7 @@ def _filled(path: str) -> str:
         "{version}": "2",
         "{eventID}": "exam",
         "{archetypeID}": "0",
-        "{user}": "anna",
+        "{user}": "emma",
     }
     for pattern, name in known.items():
         path = path.replace(pattern, name)
