@@ -30,7 +30,7 @@ FILE = {"capacity_mbps": 10, "regions": {"a": {"dpids": [1], "capacity_mbps": 10
 
 
 def northbound(directory: Path, **more: Any) -> Northbound:
-    return Northbound(host="0.0.0.0", port=0, token_file=directory / "token", **more: Any)
+    return Northbound(host="0.0.0.0", port=0, token_file=directory / "token", **more)
 
 
 def test_certificate_is_made_once_for_the_owner_alone(tmp_path: Path):
@@ -45,7 +45,9 @@ def test_certificate_is_made_once_for_the_owner_alone(tmp_path: Path):
     ("more", "later"),
     [({"allowed_hosts": ("noc.example",)}, 0), ({}, 370), ({"allowed_hosts": ("192.0.2.1",)}, 0)],
 )
-def test_certificate_is_made_anew_for_new_names_and_before_it_ends(tmp_path: Path, more: dict[str, Any], later: int):
+def test_certificate_is_made_anew_for_new_names_and_before_it_ends(
+    tmp_path: Path, more: dict[str, Any], later: int
+):
     """Nobody has to remember it."""
     first = fingerprint(certificate_of(northbound(tmp_path), NOW).cert_file)
     found = certificate_of(northbound(tmp_path, **more), NOW + dt.timedelta(days=later))
