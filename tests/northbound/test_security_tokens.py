@@ -171,7 +171,7 @@ def test_command_makes_lists_rotates_and_revokes(tmp_path: Path, monkeypatch: py
               ("create", "--name", "x", "--scope", "root")],
 )  # fmt: skip
 def test_command_tells_what_is_wrong_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ):
     """And changes nothing."""
     monkeypatch.chdir(tmp_path)
