@@ -35,7 +35,7 @@ BLOCKS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("regions.NAME", config.Region),
     ("users.NAME", config.User),
     ("groups.NAME", config.Group),
-    ("group_defaults", config.Pool),
+    ("group_defaults", config.Shared),
     ("applications.NAME, a list of", config.PortMatch),
     ("links, a list of", config_topology.CableCapacity),
     ("topology", config_topology.Topology),
