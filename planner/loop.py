@@ -30,7 +30,7 @@ from planner.explain import Decided
 from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.history import DemandHistory, Loader
-from planner.link_limits import LinkWatch
+from planner.link_limits import LinkLimits, LinkWatch
 from planner.memory import Memory
 from planner.meter_ids import MeterIds
 from planner.metering import meter_tables
@@ -190,7 +190,7 @@ class Planner:
     def _observe(self, now: float) -> None:
         self._drain(now)
         self._stale |= self.fleet.step(now)
-        changed = self.policies.step(now, self._region_load())
+        changed = self.policies.step(now, self.region_load())
         if self._stale and self.fleet.switches:
             self._rebuild(now)
         elif changed:
@@ -291,7 +291,7 @@ class Planner:
         for problem in new.problems[len(new.place_problems) :]:
             LOG.warning("%s", problem)
 
-    def _region_load(self) -> dict[str, tuple[float, float]]:
+    def region_load(self) -> dict[str, tuple[float, float]]:
         """What each region was asked for as a share of its capacity at the last tick; NaN: not known."""
         s, observed = self.structure, self._observed
         if s is None or observed is None or not self.policies.watches_load:
@@ -306,11 +306,15 @@ class Planner:
     def _forecast(self, now: float) -> None:
         self._forecast_now = self.prediction.step(now, self.structure, self._columns, self._grant)
 
+    def link_limits(self, s: Structure, now: float) -> LinkLimits | None:
+        """The links that grants cross, and what they carry. Hold ``lock``."""
+        return self._links.limits(s, self.fleet, self.grouping.graph.view, now)
+
     def _allocate(self, now: float) -> None:
         s, observed, forecast = self.structure, self._observed, self._forecast_now
         if s is not None and observed is not None and forecast is not None:
             asked = self.requests.step(s, observed, forecast, now)
-            limits = self._links.limits(s, self.fleet, self.grouping.graph.view, now)
+            limits = self.link_limits(s, now)
             self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked, limits)
             self._decided = self._begun
 
