@@ -384,6 +384,8 @@ def test_no_data_does_not_look_like_zero(reader: Reader):
     planner = reader.site.planner
     planner.silent = {"names"}
     planner.go_on()
+    # The page shall not be renewed between two looks at it.
+    reader.run("sessionStorage.setItem('tidegate-live', 'off')")
     try:
         reader.open("?level=user")
         rows = {one.find_element(By.CSS_SELECTOR, "a.pool").text: one for one in reader.all("tbody tr")}
@@ -421,6 +423,23 @@ def test_boost_is_made_on_a_users_page_and_ended_on_another(reader: Reader):
     reader.one("tbody button").click()
     reader.browser.switch_to.alert.accept()
     reader.wait(lambda: "a lecture" not in reader.text(), "its end")
+    assert reader.site.planner.policy.boosts() == ()
+
+
+def test_boost_is_tried_before_it_is_made(reader: Reader):
+    """The form says which meters would change, from what to what, and makes no boost."""
+    reader.open("/pools/ben")
+    form = reader.one("#boost")
+    form.find_element(By.NAME, "down").send_keys("15")
+    form.find_element(By.NAME, "up").send_keys("15")
+    reader.run("arguments[0].scrollIntoView({block: 'center'})", form)
+    form.find_element(By.NAME, "try").click()
+    reader.wait(lambda: form.find_elements(By.CSS_SELECTOR, ".result li"), "the meters")
+    reader.shot("dry-run")
+    result = form.find_element(By.CSS_SELECTOR, ".result").text
+    assert "Nothing is changed yet" in result
+    assert "/ben download" in result
+    assert "kbit/s" in result
     assert reader.site.planner.policy.boosts() == ()
 
 
