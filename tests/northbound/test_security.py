@@ -291,6 +291,19 @@ def test_answers_are_not_kept_framed_or_sniffed(guarded: Guarded):
         assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_answer_that_fails_is_protected_too_and_tells_nothing(guarded: Guarded):
+    """The traceback is in the log alone."""
+
+    @guarded.app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("the inside of the planner")
+
+    answer = guarded.ask("GET", "/broken", guarded.token("admin"))
+    assert answer.status_code == 500
+    assert "inside" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
 def test_log_holds_no_secret(guarded: Guarded, caplog: pytest.LogCaptureFixture):
     """Not of right tokens, wrong ones, sessions or bodies, however much is logged."""
     token, wrong = guarded.token("admin"), "tg_12345678_" + "w" * 43
