@@ -293,7 +293,8 @@ def _check_origin(headers: Headers) -> None:
 
 def _unauthorised(scope: Scope, headers: Headers, why: str) -> ProblemResponse:
     challenge = {"WWW-Authenticate": 'Bearer realm="tidegate"'}
-    if scope["path"].startswith("/dashboard") and "text/html" in headers.get("accept", ""):
+    page = scope["path"] == "/" or scope["path"].startswith("/dashboard")
+    if page and "text/html" in headers.get("accept", ""):
         return problem(303, why, headers={"Location": "/dashboard/login"})
     return problem(401, f"token must be given and in force: {why}", headers=challenge)
 

@@ -167,9 +167,11 @@ def test_files_of_pages_are_there_and_need_no_token(ask: Ask):
 
 
 def test_stranger_is_sent_to_log_in(ask: Ask):
-    """Without a token a browser sees the login page and nothing of the network."""
-    answer = ask("GET", "/dashboard", None, headers={"Accept": "text/html"})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/login")
+    """Without a token a browser sees the login page and nothing of the network; a program is told in its own way."""
+    for page in ("/", "/dashboard", "/dashboard/pools/anna"):
+        answer = ask("GET", page, None, headers={"Accept": "text/html"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/login")
+        assert ask("GET", page, None).status_code == 401
     assert "anna" not in ask("GET", "/dashboard/login", None).text
 
 
