@@ -153,6 +153,8 @@ def follow_communities(
 
 def labels_to_start_from(last: Communities, endpoints: Sequence[str]) -> I64:
     """The last result's labels for these endpoints, shape (n,), for ``start``; newcomers are alone."""
+    if last.endpoints == tuple(endpoints):
+        return last.label.copy()
     label_of = dict(zip(last.endpoints, last.label.tolist(), strict=True))
     fresh = len(last.endpoints)
     return np.array([label_of.get(name, fresh + i) for i, name in enumerate(endpoints)], np.int64)
@@ -242,7 +244,7 @@ def _cluster(
     singles = np.arange(len(size), dtype=np.int64)
     tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
     found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]
-    return max(found, key=lambda label: quality(graph, size, label, density))
+    return min(found, key=lambda label: code_length(graph, label))
 
 
 def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:
