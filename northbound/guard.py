@@ -253,7 +253,9 @@ class Guard:
         if audit is None:
             return
         action = f"{scope['method'][:10]} {scope['path'][:500]}"
-        target = scope["path"][:500]
+        # With the query: a write that was only tried (dry_run) says so there. It holds no secret: _check_url.
+        query = scope["query_string"].decode("latin-1")
+        target = (scope["path"] + (f"?{query}" if query else ""))[:500]
         outcome = (
             "ok"
             if status < 400
