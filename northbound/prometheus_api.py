@@ -40,7 +40,7 @@ class PlannerMetrics(Collector):
         *,
         users: bool = False,
     ) -> None:
-        """``users``: a series for every user too, which is ten for each and so not the default."""
+        """``users``: those of every user too, fourteen for each and so not the default."""
         self._operations = operations
         self._now, self._stale_after_s = now, stale_after_s
         self._levels = [level for level in Level if users or level != Level.USER]
