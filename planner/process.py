@@ -28,10 +28,11 @@ from planner.loop import Planner
 from planner.memory import Memory
 from planner.network_desk import NetworkDesk
 from planner.policy_desk import PolicyDesk
+from planner.rates import RateHistory
 from planner.remediation.desk import RemediationDesk
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
-from planner.snapshot import ForecastQuality, PoolForecast, Snapshot
+from planner.snapshot import ForecastQuality, Level, PoolForecast, Snapshot
 from planner.webhook_events import Announcer
 from planner.webhooks import Webhooks
 from planner.workers import worker_pool
@@ -413,9 +414,11 @@ class PlannerProcess:
         """See ``Operations``."""
         return self.planner.pool_forecast(pool, since, application)
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
+    def rate_history(
+        self, level: Level, name: str, start: float, end: float, resolution_s: float | None = None
+    ) -> RateHistory:
         """See ``Operations``."""
-        return self.planner.group_history(group_id, since)
+        return self.planner.rate_history(level, name, start, end, resolution_s)
 
     def summary(self) -> dict[str, Any]:
         """See ``Operations``."""

@@ -13,6 +13,7 @@ from planner.config import Config, load
 from planner.group_desk import GroupDesk
 from planner.loop import Planner
 from planner.policy_desk import PolicyDesk
+from planner.rates import RateHistory
 from planner.replay import AtOnce, MadeUpNetwork
 from planner.report import AppliedReport
 from planner.snapshot import ForecastQuality, PoolForecast, Snapshot
@@ -111,8 +112,8 @@ class Replayed:
     def pool_forecast(self, pool: str, since: float, *more: Any) -> PoolForecast:
         return self.planner.pool_forecast(pool, since, *more)
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
-        return self.planner.group_history(group_id, since)
+    def rate_history(self, *asked: Any) -> RateHistory:
+        return self.planner.rate_history(*asked)
 
     def summary(self) -> dict[str, Any]:
         return self.planner.tally.report(None)
