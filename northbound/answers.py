@@ -74,6 +74,9 @@ class Group(Answer):
 
     id: str
     source: str = Field(description="configured (file), operator (REST) or discovered")
+    kind: str = Field(
+        description="application (they talk to one another), role (they do the same), operator, rest"
+    )
     state: str = Field(description="forming, active or dissolving")
     members: list[str] = Field(description="user ids")
     since: float | None = Field(description="epoch seconds")

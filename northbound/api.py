@@ -18,6 +18,7 @@ from northbound.dashboard.pages import dashboard_router
 from northbound.demand_api import demand_router
 from northbound.events_api import events_router
 from northbound.forecasts_api import forecasts_router
+from northbound.findings_api import findings_router
 from northbound.groups_api import groups_router
 from northbound.guard import put_in_force
 from northbound.metrics_api import metrics_router
@@ -76,6 +77,7 @@ def create_app(
     app.include_router(state_router(operations, stale_after_s, now, _version()))
     app.include_router(metrics_router(operations, now))
     app.include_router(plan_router(operations))
+    app.include_router(findings_router(operations))
     app.include_router(groups_router(operations, _BEARER, preconditions))
     app.include_router(topology_router(operations, _BEARER))
     app.include_router(forecasts_router(operations, now))

@@ -185,6 +185,7 @@ def group_row(pools: Pools, group: GroupView) -> dict[str, Any]:
     return {
         "id": group.id,
         "source": group.source,
+        "kind": group.kind,
         "state": group.state,
         "members": list(group.members),
         "since": plain(group.since),

@@ -256,6 +256,11 @@ class Grouping(Block):
     """How applications are found from traffic."""
 
     enabled: bool = Field(default=True, description="false: only the operator's groups")
+    by: Literal["communities", "roles", "auto"] = Field(
+        default="communities",
+        description="what groups are: communities talk to one another, roles do the same; "
+        "auto: communities, but roles where no community stands out",
+    )
     half_life_s: Positive = Field(default=600.0, description="after which an edge's weight has halved")
     every_s: Positive = Field(default=60.0, description="seconds between two clusterings")
     hold_s: NotNegative = Field(

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from planner.group_dependencies import Parties, strongest_dependencies
+from planner.group_findings import NamedRole
 from planner.loop import Planner
 from planner.policy import Override
 from planner.snapshot import NotThere, Refused, UnknownGroup
+from topology.dependencies import Dependencies
 from topology.group_log import LoggedEvent
 from topology.groups import ResourceGroup
+from topology.traffic import TrafficView
 from topology.wishes import Pair
 
 
@@ -151,12 +155,40 @@ class GroupDesk:
                 self._group(group_id)
             return tracker.log(group_id, since)
 
-    def conversations(self, members: Collection[str]) -> dict[tuple[str, str], float]:
-        """Who of these talks to whom of these, both ways together, bit/s of lately; names ascend in a pair."""
+    # What was found.
+
+    @property
+    def application_names(self) -> tuple[str, ...]:
+        """Application classes by the numbers that roles and traffic carry."""
+        return self._planner.config.application_names
+
+    def roles(self) -> tuple[NamedRole, ...]:
+        """Endpoints that do the same, by role, the oldest first."""
+        with self._planner.lock:
+            return self._planner.grouping.roles.roles
+
+    def traffic(self) -> TrafficView:
+        """Who talks to whom, and how much, of lately. A view of its own: what is done with it needs no lock."""
+        with self._planner.lock:
+            return self._planner.grouping.graph.view(self._now())
+
+    def dependencies(self, offset: int, limit: int) -> tuple[Dependencies, int]:
+        """So many dependencies between groups and shared services, the strongest first; how many there are."""
         planner = self._planner
         with planner.lock:
-            # A view of its own: what is done with it need not hold the lock.
-            view = planner.grouping.graph.view(self._now())
+            grouping, now = planner.grouping, self._now()
+            groups = {group.id: group.members for group in grouping.groups}
+            services = grouping.shared_services
+            s = planner.structure
+            series = [[s.series[row] for row in s.group_rows.get(name, ())] if s else [] for name in groups]
+            demand_bps = planner.history.demand_of(series, now)
+            view = grouping.graph.view(now)
+        parties = Parties(groups, services, demand_bps, planner.config.forecasting.step_s)
+        return strongest_dependencies(view, parties, offset, limit)
+
+    def conversations(self, members: Collection[str]) -> dict[tuple[str, str], float]:
+        """Who of these talks to whom of these, both ways together, bit/s of lately; names ascend in a pair."""
+        view = self.traffic()
         wanted = np.array([name in members for name in view.endpoints], bool)
         rows = np.flatnonzero(wanted[view.src] & wanted[view.dst]) if len(view.src) else ()
         found: dict[tuple[str, str], float] = {}

@@ -15,36 +15,20 @@ import numpy.typing as npt
 from planner.config import Config
 from planner.config_fields import UNGROUPED
 from planner.fleet import Fleet
+from planner.group_findings import Findings, Kind, RoleBook, findings_of
 from planner.policy import Policies
 from planner.snapshot import GroupView
 from planner.structure import Structure
 from planner.workers import Errand
 from telemetry.samples import SampleBatch
-from topology.communities import Communities, follow_communities
+from topology.communities import Communities
 from topology.groups import GroupRules, GroupTracker, ResourceGroup
 from topology.identity import Resolution
-from topology.roles import Role, Roles, find_roles
-from topology.traffic import UNKNOWN, TrafficGraph, TrafficView
+from topology.traffic import UNKNOWN, TrafficGraph
 
 I64 = npt.NDArray[np.int64]
 
 LOG = logging.getLogger("tidegate.planner")
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What a worker found in a traffic graph."""
-
-    communities: Communities
-    roles: Roles
-
-
-def findings_of(view: TrafficView, last: Communities | None = None) -> Findings:
-    """The communities, near to the last ones, and the roles: the errand of a worker."""
-    edges = view.endpoints, view.src, view.dst
-    return Findings(
-        follow_communities(last, *edges, view.rate_bps), find_roles(*edges, view.app, view.rate_bps)
-    )
 
 
 @dataclass
@@ -59,7 +43,9 @@ class Grouping:
     groups: tuple[ResourceGroup, ...] = ()
     shared_services: tuple[str, ...] = ()
     #: Endpoints that do the same, wherever they talk.
-    roles: tuple[Role, ...] = ()
+    roles: RoleBook = RoleBook()
+    #: What discovered groups are.
+    kind: Kind = "application"
     _found: Communities | None = None
     #: Ids of groups made by REST, as opposed to the file's.
     made_by_rest: set[str] = field(default_factory=set)
@@ -135,25 +121,26 @@ class Grouping:
         changed, self._changed = self._changed, False
         found = self.errand.result()
         if found is not None:
-            self._found, self.roles = found.communities, found.roles.described()
-            changed |= self._follow(found.communities, now)
+            self._found, self.roles = found.communities, self.roles.follow(found.roles)
+            changed |= self._follow(found, now)
         if self.config.grouping.enabled and self.errand.due(now):
             if self.graph.prune(now).endpoints:
                 self._ids = {}
             view = self.graph.view(now)
             if len(view.rate_bps):
-                self.errand.start(executor, now, findings_of, view, self._found)
+                self.errand.start(executor, now, findings_of, view, self._found, self.config.grouping.by)
             else:
                 self.errand.put_off(now)
         return changed
 
-    def _follow(self, found: Communities, now: float) -> bool:
+    def _follow(self, found: Findings, now: float) -> bool:
         before = {group.id: group.members for group in self.groups}
-        users = self.config.users
         # Endpoints that are nobody's are in the graph, and in no pool.
-        partition = [members & (users.keys() - self.apart) for members in found.groups()]
+        users = self.config.users.keys() - self.apart
+        partition = [members & users for members in found.partition]
         self.groups, events = self.tracker.update([members for members in partition if members], now)
-        self.shared_services = tuple(sorted(found.services()))
+        self.kind = found.kind
+        self.shared_services = tuple(sorted(found.communities.services()))
         for event in events:
             LOG.info(
                 "group %s %s: %s (%s)",
@@ -205,7 +192,7 @@ class Grouping:
 
     def views(self, policies: Policies, structure: Structure | None) -> tuple[GroupView, ...]:
         """The groups as operators see them, and the users that are in none."""
-        key = (self.groups, structure, dict(policies.overrides), frozenset(self.made_by_rest))
+        key = (self.groups, structure, self.kind, dict(policies.overrides), frozenset(self.made_by_rest))
         # Groups and structures are the same objects for as long as nothing changed.
         if self._views is None or not _same(self._views[0], key):
             self._views = (key, self._make_views(policies, structure))
@@ -231,6 +218,7 @@ class Grouping:
                     ceiling_bps=override.ceiling_bps if override else None,
                     weight=policies.group(group.id).weight,
                     pools=tuple(rows.get(group.id, ())),
+                    kind=self.kind if group.kind == "discovered" else "operator",
                 )
             )
         if UNGROUPED in rows and structure is not None:
@@ -253,13 +241,14 @@ class Grouping:
                     None,
                     1.0,
                     tuple(rows[UNGROUPED]),
+                    "rest",
                 )
             )
         return tuple(views)
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on after a restart, as JSON-able values."""
-        return {"tracker": self.tracker.state(), "made_by_rest": sorted(self.made_by_rest)}
+        return {"tracker": self.tracker.state(), "made_by_rest": sorted(self.made_by_rest), "kind": self.kind}
 
     def restore(self, state: dict[str, Any]) -> None:
         """What ``state`` was; the file's groups are pinned again, as they are now."""
@@ -267,6 +256,8 @@ class Grouping:
             return
         self.tracker = GroupTracker.restore(state["tracker"], _rules(self.config))
         self.made_by_rest = set(state["made_by_rest"])
+        # A state of before there were roles has none.
+        self.kind = "role" if state.get("kind") == "role" else "application"
         for user, group_id in dict(self.tracker.member_pins).items():
             if user not in self.config.users:
                 self.tracker.unpin_member(group_id, user, 0.0)

@@ -124,6 +124,20 @@ class DemandHistory:
         """The numbers of those of these series that were ever seen: their columns are 2 x number + direction."""
         return [self._number[name] for name in names if name in self._number]
 
+    def demand_of(self, series: Sequence[Sequence[str]], now: float) -> F64:
+        """The sums of these series, both directions together, shape (n_steps, n_sums); NaN where one is not known."""
+        numbers = [self.numbers(names) for names in series]
+        columns = [2 * number + d for found in numbers for number in found for d in range(2)]
+        steps = min(self.settings.window_steps, self.ring.capacity_steps)
+        window = self.ring.window(now, steps, np.array(columns, np.int64))
+        total = np.full((len(window.demand_bps), len(series)), np.nan)
+        at = 0
+        for place, found in enumerate(numbers):
+            if found:
+                total[:, place] = window.demand_bps[:, at : at + 2 * len(found)].sum(axis=1)
+            at += 2 * len(found)
+        return total
+
     def _changed_groups(self, structure: Structure, number: I64) -> Bool:
         """Groups with other members than when they were last seen, by row."""
         changed = np.zeros(len(number), bool)

@@ -95,6 +95,8 @@ class GroupView:
     weight: float
     #: Rows of ``Pools``: one part for each region.
     pools: tuple[int, ...]
+    #: ``application`` (a community), ``role``, ``operator`` (file or REST), or ``rest``: all that are in none.
+    kind: str = "application"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from topology.local_moving import optimise, quality
-from topology.map_equation import code_length
+from topology.map_equation import code_length, flat_code_length
 from topology.services import ServiceRules, shared_services
 
 F64 = npt.NDArray[np.float64]
@@ -45,7 +45,8 @@ class Communities:
     ``label``, shape (n_endpoints,), numbers the communities from 0 by their first endpoint; a
     shared service and an endpoint without traffic are alone in theirs.
     ``is_service``, shape (n_endpoints,), marks the shared services. ``quality`` is what was maximised at
-    ``resolution``; ``code_length``, in bits, compares partitions of different resolutions, the shorter the better.
+    ``resolution``; ``code_length``, in bits, compares partitions of different resolutions, the shorter the better;
+    ``flat_code_length`` is what it would be if all were one.
     """
 
     endpoints: tuple[str, ...]
@@ -54,7 +55,14 @@ class Communities:
     quality: float
     resolution: float
     code_length: float
+    flat_code_length: float
     kind: Literal["community"] = "community"
+
+    @property
+    def structure(self) -> float:
+        """By which part the communities shorten the description of the traffic; <= 0: they tell nothing."""
+        flat = self.flat_code_length
+        return 1 - self.code_length / flat if flat > 0 else 0.0
 
     def groups(self, min_size: int = 2) -> tuple[frozenset[str], ...]:
         """The communities of at least ``min_size`` endpoints, in order of label."""
@@ -113,17 +121,18 @@ def find_communities(
     graph = closeness(_without(rates, is_service))
     if graph.nnz == 0:
         nobody = np.arange(n, dtype=np.int64)
-        return Communities(tuple(endpoints), nobody, is_service, 0.0, resolution or 1.0, 0.0)
+        return Communities(tuple(endpoints), nobody, is_service, 0.0, resolution or 1.0, 0.0, 0.0)
     scales: tuple[float, ...] = (1.0,)
     if resolution is None and start is None and n <= _SMALL:
         scales = _SCALES if n >= _COARSER_FROM else _SCALES[1:]
     usual = resolution or _usual_resolution(graph)
+    flat = flat_code_length(graph)
     found = []
     for scale in scales:
         size, density = _expectation(graph, usual * scale)
         label = _cluster(graph, size, density, np.random.default_rng(seed), start)
         label = _by_first_member(_adopt_singles(graph, _connected_parts(graph, label)))
-        measures = quality(graph, size, label, density), usual * scale, code_length(graph, label)
+        measures = quality(graph, size, label, density), usual * scale, code_length(graph, label), flat
         found.append(Communities(tuple(endpoints), label, is_service, *measures))
     return min(found, key=lambda one: one.code_length)
 

@@ -33,6 +33,15 @@ def code_length(graph: sparse.csr_array, label: I64) -> float:
     return max(0.0, float(sum(np.sum(term) for term in terms)))
 
 
+def flat_code_length(graph: sparse.csr_array) -> float:
+    """Bits for each step when all share one list of names, >= 0: what communities are to improve on."""
+    total = float(graph.sum())
+    if total <= 0:
+        return 0.0
+    visited = np.asarray(graph.sum(axis=1), np.float64).ravel() / total
+    return max(0.0, -float(np.sum(_plogp(visited))))
+
+
 def _plogp(p: npt.ArrayLike) -> F64:
     part = np.asarray(p, np.float64)
     bits: F64 = part * np.log2(np.where(part > 0, part, 1.0))

@@ -30,6 +30,19 @@ class TrafficView:
     rate_bps: F64
 
 
+def strongest(view: TrafficView, at_most: int) -> TrafficView:
+    """The view with its strongest edges only, and the endpoints that these leave; equal ones by their place."""
+    if len(view.rate_bps) <= at_most:
+        return view
+    kept = np.sort(np.argsort(-view.rate_bps, kind="stable")[:at_most])
+    ends = np.concatenate([view.src[kept], view.dst[kept]])
+    used, place = np.unique(ends, return_inverse=True)
+    names = tuple(view.endpoints[i] for i in used.tolist())
+    return TrafficView(
+        view.time, names, place[:at_most], place[at_most:], view.app[kept], view.rate_bps[kept]
+    )
+
+
 def to_networkx(view: TrafficView) -> nx.DiGraph[str]:
     """One edge a direction: ``rate_bps`` is its sum, ``app_bps`` the part of each class."""
     graph: nx.DiGraph[str] = nx.DiGraph(time=view.time)

@@ -82,6 +82,8 @@ RULES: Final = (
     _rule("POST /groups/create", Scope.OPERATE, Within.BODY),
     # Of everybody's, not of a group's own.
     _rule("GET /groups/discovery", Scope.READ),
+    _rule("GET /groups/dependencies", Scope.READ),
+    _rule("GET /roles", Scope.READ),
     _rule("GET /groups/forbidden-pairs", Scope.READ),
     _rule("POST /groups/forbidden-pairs", Scope.OPERATE),
     _rule("DELETE /groups/forbidden-pairs/**", Scope.OPERATE),
