@@ -50,6 +50,7 @@ class LevelName(StrEnum):
     REGION = "region"
     GROUP = "group"
     USER = "user"
+    APPLICATION = "application"
 
 
 def main() -> None:

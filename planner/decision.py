@@ -125,14 +125,14 @@ def _use(s: Structure, observed: Observed, d: int) -> F64:
     """What each leaf is known to use; pools without users want nothing."""
     leaves = s.trees[d].leaves
     # Where nothing was measured there is no use to protect; the forecast speaks alone.
-    use: F64 = np.nan_to_num(observed.offered_bps[d, leaves]) * (s.level[leaves] == Level.USER)
+    use: F64 = np.nan_to_num(observed.offered_bps[d, leaves]) * s.asks[leaves]
     return use
 
 
 def _demand(s: Structure, curve: F64, use: F64, asked: Asked | None, d: int) -> F64:
     """Each leaf's demand as quantiles, shape (n_leaves, K): its forecast as far as it is asked for."""
     leaves = s.trees[d].leaves
-    demand: F64 = curve[leaves] * (s.level[leaves] == Level.USER)[:, np.newaxis]
+    demand: F64 = curve[leaves] * s.asks[leaves, np.newaxis]
     if asked is not None:
         demand *= asked.share[d, leaves, np.newaxis]
         # Of a doubtful forecast a part is asked for, or none while it waits at the parent: use still is.
@@ -156,8 +156,8 @@ def _reserve(
     reach = np.where(s.priority < NORMAL_PRIORITY, _REACH[BURSTY], reach)
     high = tail_bps(curve, quantile, reach)
     reserve = reserve_from_tail(p50, high, capacity, buffer.min_fraction, buffer.max_fraction)
-    # A user's own tail is in its curve; reserves are for pools.
-    reserve[s.level == Level.USER] = 0
+    # A user's own tail is in its curve, or in its classes'; reserves are for pools.
+    reserve[s.level >= Level.USER] = 0
     reserve[s.trees[d].leaves] = 0
     return reserve
 

@@ -79,7 +79,7 @@ class Planner:
         self.fleet = Fleet.of(config)
         self.grouping = Grouping.of(config, self.fleet)
         self.meter_ids = MeterIds()
-        self.history = DemandHistory(config.forecasting, len(config.users) + 1000, load)
+        self.history = DemandHistory(config.forecasting, _expected_pools(config), load)
         self.prediction = Prediction(config, self.history, executor, trainer)
         self.alarm_watch = AlarmWatch(
             config.alarms, self.prediction.settings.step_s, self._peers, self.prediction.announced
@@ -267,6 +267,7 @@ class Planner:
             self.grouping.groups,
             self.meter_ids,
             self.fleet.max_meters,
+            self.fleet.n_tables,
         )
         structure = replace(structure, layouts=isolating(structure.layouts, self.remediation.dropped))
         newest = NewestSamples(structure, _SAMPLE_POLLS * self.config.polling.interval_s)
@@ -413,6 +414,13 @@ class Planner:
         self.grouping.restore(memory.groups)
         self.fleet.restore_bindings(memory.addresses, memory.bindings)
         self.remediation.restore(memory.remediation)
+
+
+def _expected_pools(config: Config) -> int:
+    """How many pools history has to have room for: users and their classes, regions, groups."""
+    # A user with named classes has one more for all the rest.
+    classes = sum(len(user.applications) + 1 for user in config.users.values() if user.applications)
+    return len(config.users) + classes + 1000
 
 
 def _publication(config: Config) -> Publication:

@@ -91,6 +91,7 @@ def structure_of(
         found,
         meter_ids if meter_ids is not None else MeterIds(),
         fleet.max_meters,
+        fleet.n_tables,
     )
 
 
