@@ -154,27 +154,35 @@ PRESETS: Final[Mapping[str, Sequence[tuple[float, float]]]] = MappingProxyType(
 )
 
 
-def preset_curves(tree: PoolTree, kind: Sequence[str], rate_bps: Rates) -> Curves:
-    """Curves of known kinds of traffic.
+#: The level at which a preset has all it can use.
+_ALL: Final = 3.0
+
+
+def preset_demand(kind: str, quantile: Rates, most_bps: Rates) -> Rates:
+    """Demand that kind of traffic is worth, as quantiles: in place of a forecast's in ``forecast_curves``.
+
+    A preset's level runs from 0 to 3 as the probability runs from 0 to 1, so that it meets forecasts at one price:
+    what a call must have is worth as much as what another is nearly sure to want.
 
     Parameters
     ----------
-    kind : one of ``PRESETS`` for each leaf.
-    rate_bps : shape (n_leaves,)   What each leaf could use in full, >= 0. ``path_weight`` divides
-        the level at which a leaf gets there.
+    kind : a key of ``PRESETS``.
+    quantile : shape (K,).
+    most_bps : shape (n,)    What each could use in full, such as the highest quantile of its forecast.
+
+    Returns
+    -------
+    shape (n, K), never falling along K.
 
     Raises
     ------
-    ValueError : if a kind is not known; names the pool.
+    ValueError : if the kind is not known.
     """
-    for leaf, name in zip(tree.leaves, kind, strict=True):
-        if name not in PRESETS:
-            raise ValueError(
-                f"{tree.names[leaf]}: curve must be one of {', '.join(sorted(PRESETS))}, got {name}"
-            )
-    knots = np.array([PRESETS[name] for name in kind]).reshape(len(kind), -1, 2)
-    rate = np.asarray(rate_bps, np.float64)[:, np.newaxis]
-    return Curves(knots[..., 0] / path_weight(tree)[:, np.newaxis], knots[..., 1] * rate)
+    if kind not in PRESETS:
+        raise ValueError(f"curve must be one of {', '.join(sorted(PRESETS))}, got {kind}")
+    level, share = np.array(PRESETS[kind]).T
+    worth: Rates = np.interp(_ALL * np.asarray(quantile), level, share)
+    return np.asarray(most_bps)[:, np.newaxis] * worth
 
 
 def _refuse_rates(tree: PoolTree, rate: Rates) -> None:

@@ -5,6 +5,7 @@
 udp, tcp                achieved / granted, frames, after the first burst is used up
 udp_tbf, tcp_tbf        the same through the kernel's token bucket (tc tbf) of the same rate and burst
 rate_change_lost_packets   UDP packets lost while rates change and stay above what is offered
+eight_switches          achieved / granted of a group whose load wanders between eight switches; the whole system
 plan_to_readback_ms     from a plan published to its meters read back, on 1, 10 and 50 switches, all meters changed
 meters_20000            so many meters on one switch: written and read back by bulk messages, by Ryu's objects with
                         a barrier each, and through the whole OpenFlow process
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bench import enforce_meters, enforce_seam, enforce_traffic
+from bench import enforce_group, enforce_meters, enforce_seam, enforce_traffic
 from bench.enforce_traffic import Flow, Limit
 from bench.figures import write_figures
 from mininet_scenarios import leftovers, requirements
@@ -119,6 +120,11 @@ def run_all(quick: bool) -> dict[str, Any]:
             )
             say(f"rate changes in mid-flow: {changes}")
             figures |= {"rate_change_lost_packets": changes["lost"], "rate_change": changes}
+        with leftovers.run() as run:
+            ports = (free_port(), free_port(), free_port())
+            group = enforce_group.group_on_eight_switches(run, ports, 30.0 if quick else 120.0)
+            say(f"a group on eight switches: {group}")
+            figures["eight_switches"] = group
         figures["plan_to_readback_ms"] = {}
         for n_switches in (1, 10) if quick else (1, 10, 50):
             with leftovers.run() as run:
@@ -142,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--json", required=True, metavar="OUT", help="file to write, or - for standard output"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a minute instead of eight; fewer rates and rounds"
+        "--quick", action="store_true", help="two minutes instead of nine; fewer rates and rounds"
     )
     options = parser.parse_args(arguments)
     if lacking := requirements.missing():

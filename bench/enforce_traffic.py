@@ -250,10 +250,11 @@ def _datagrams(net: Net, host: str) -> dict[str, int]:
 
 def _counters(net: Net, pair: int) -> tuple[int, int]:
     """Bytes of frames that a pair's sender sent and its local receiver received."""
-    return _interface(net, f"s{pair}")[8], _interface(net, f"l{pair}")[0]
+    return interface_counters(net, f"s{pair}")[8], interface_counters(net, f"l{pair}")[0]
 
 
-def _interface(net: Net, host: str) -> list[int]:
+def interface_counters(net: Net, host: str) -> list[int]:
+    """What a host's interface counted: bytes and packets received first, bytes sent at 8."""
     table = Path(f"/proc/{net.host_pid(host)}/net/dev").read_text()
     (line,) = (line for line in table.splitlines() if line.strip().startswith(f"{HOST_INTERFACE}:"))
     return [int(value) for value in line.split(":", 1)[1].split()]

@@ -85,9 +85,12 @@ class Group(Answer):
 
 
 class Groups(Answer):
-    """All groups."""
+    """A page of the groups."""
 
     time: float
+    total: int = Field(description="groups on all pages")
+    offset: int
+    limit: int
     shared_services: list[str] = Field(description="endpoints that talk to nearly everyone")
     groups: list[Group]
 
@@ -112,24 +115,6 @@ class Series(Answer):
 
     up: list[int | None]
     down: list[int | None]
-
-
-class GroupHistory(Answer):
-    """A group's recent past as columns of one length."""
-
-    time: list[float | None]
-    offered_bps: Series
-    grant_bps: Series
-
-
-class GroupMetrics(Answer):
-    """A group now and in the recent past."""
-
-    time: float
-    group: Group
-    current: GroupCurrent
-    parts: list[Pool] = Field(description="its pools, one for each region")
-    history: GroupHistory
 
 
 class Meter(Answer):
@@ -157,6 +142,9 @@ class PlanAnswer(Answer):
     time: float
     mode: str = Field(description="live, or shadow: made and shown, not enforced")
     layout_version: int
+    total: int = Field(description="switches on all pages")
+    offset: int
+    limit: int
     switches: dict[str, PlannedSwitch]
 
 
@@ -174,9 +162,12 @@ class Switch(Answer):
 
 
 class Switches(Answer):
-    """All switches that were ever seen."""
+    """A page of the switches that were ever seen."""
 
     time: float
+    total: int = Field(description="switches on all pages")
+    offset: int
+    limit: int
     switches: list[Switch]
 
 

@@ -1,32 +1,52 @@
-"""The ``tidegate`` command.
-
-Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.
-"""
+"""The ``tidegate`` command; ``cli_exit`` says how it ends."""
 
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import RenderableType
-from rich.progress import Progress
 
-from northbound import cli_archetypes, cli_audit, cli_models, cli_policy, cli_remediation, cli_token, tables
+from northbound import (
+    cli_archetypes,
+    cli_audit,
+    cli_boost,
+    cli_exit,
+    cli_groups,
+    cli_models,
+    cli_plan,
+    cli_policy,
+    cli_remediation,
+    cli_token,
+    tables,
+)
 from northbound.cli_alarms import alarms
+from northbound.cli_completion import completion
 from northbound.cli_forecast import forecast
-from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption
-from northbound.cli_shared import console as _console
-from northbound.cli_shared import faults_told as _faults_told
-from northbound.cli_shared import get as _get
-from northbound.cli_shared import show as _show
-from northbound.cli_shared import stop as _stop
+from northbound.cli_pool import pool
+from northbound.cli_shared import (
+    FAILED,
+    MISUSED,
+    JsonOption,
+    Remote,
+    asks_planner,
+    examples,
+    faults_told,
+    progress,
+    show,
+    stop,
+)
+from northbound.cli_status import status
 from planner.audit import AuditError
 from planner.config import Config, load
 from planner.config_faults import ConfigError
@@ -36,7 +56,7 @@ from planner.secret import SecretError
 app = typer.Typer(
     name="tidegate",
     help="Forecast bandwidth demand and set OpenFlow meters before it arrives.",
-    epilog="Exit status: 0 done, 1 it failed, 2 the configuration or the call is wrong.",
+    epilog=cli_exit.in_help(),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -62,17 +82,43 @@ def main() -> None:
     app()
 
 
-@app.command()
-def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration file.")]) -> None:
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"tidegate {installed_version('tidegate')}")
+        except PackageNotFoundError:
+            print("tidegate 0+uninstalled")
+        raise typer.Exit
+
+
+@app.callback()
+def tidegate(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Forecast bandwidth demand and set OpenFlow meters before it arrives."""
+
+
+@app.command(epilog=examples("check config/demo.yaml"))
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration file.")],
+    as_json: JsonOption = False,
+) -> None:
     """Say whether a configuration file is right, and if not, every fault."""
-    config = _load(file)
-    if config.policies.file is not None:
-        with _faults_told():
+    try:
+        config = load(file)
+        if config.policies.file is not None:
             policies_for(config, config.policies.file)
-    print(f"{file}: ok")
+    except ConfigError as error:
+        if as_json:
+            print(json.dumps({"file": str(file), "ok": False, "faults": list(error.faults)}, indent=2))
+            raise typer.Exit(MISUSED) from None
+        stop(MISUSED, *error.faults)
+    print(json.dumps({"file": str(file), "ok": True, "faults": []}, indent=2) if as_json else f"{file}: ok")
 
 
-@app.command()
+@app.command(epilog=examples("run --config config/demo.yaml"))
 def run(
     config: Annotated[Path, typer.Option("--config", metavar="FILE", help="The configuration file.")],
     parent_pid: Annotated[
@@ -94,14 +140,14 @@ def run(
     try:
         run_planner(config, parent_pid)
     except ConfigError as error:
-        _stop(MISUSED, *error.faults)
+        stop(MISUSED, *error.faults)
     except (
         AuditError, CannotListen, CertificateError, SecretError, StoreError, StoreKeyError,
     ) as error:  # fmt: skip
-        _stop(FAILED, f"tidegate: {error}")
+        stop(FAILED, f"tidegate: {error}")
 
 
-@app.command()
+@app.command(epilog=examples("replay", "replay trace.npz --config config/demo.yaml --json"))
 def replay(
     trace: Annotated[
         Path | None, typer.Argument(metavar="[TRACE]", help="A recorded trace; the sample one if not given.")
@@ -117,50 +163,30 @@ def replay(
 
     loaded = _load(config)
     try:
-        with Progress(console=_console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task("replay", total=1.0)
-            answer = run_replay(loaded, trace, lambda share: progress.update(task, completed=share))
+        with progress() as bar:
+            task = bar.add_task("replay", total=1.0)
+            answer = run_replay(loaded, trace, lambda share: bar.update(task, completed=share))
     except ConfigError as error:
-        _stop(MISUSED, *error.faults)
+        stop(MISUSED, *error.faults)
     except (OSError, ValueError) as error:
-        _stop(FAILED, f"tidegate: {error}")
+        stop(FAILED, f"tidegate: {error}")
     # Imported late as well: it needs the enums of forecasts and grants, and so their libraries.
     from northbound.views import plain
 
-    _show(plain(answer), as_json, _summary_parts)
+    show(plain(answer), as_json, _summary_parts)
 
 
-@app.command()
-def summary(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+@app.command(epilog=examples("summary", "summary --json"))
+@asks_planner
+def summary(planner: Remote, as_json: JsonOption = False) -> None:
     """Offered, forecast, granted and measured so far, and what simpler schemes would have given."""
-    _show(_get(url, config, "/summary"), as_json, _summary_parts)
+    show(planner.get("/summary"), as_json, _summary_parts)
 
 
-@app.command()
-def status(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Whether plans are being made, and how the switches stand. Exit status 1 if the loop stands still."""
-    report = _get(url, config, "/health", also=(503,))
-    answer = {"health": report, **_get(url, config, "/switches")}
-    _show(answer, as_json, lambda both: [*tables.health(both["health"]), tables.switches(both)])
-    if report.get("status") == "stalled":
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-def groups(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """The resource groups, and the services that belong to none."""
-
-    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
-        yield tables.groups(answer)
-        yield f"shared services: {', '.join(answer['shared_services']) or 'none'}"
-
-    _show(_get(url, config, "/groups"), as_json, parts)
-
-
-@app.command()
+@app.command(epilog=examples("pools --level region", "pools --level user --limit 100 --offset 200"))
+@asks_planner
 def pools(
-    url: UrlOption = None,
-    config: ConfigOption = None,
+    planner: Remote,
     level: Annotated[LevelName | None, typer.Option(help="Only this level.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Pools on the page.")] = 1000,
     offset: Annotated[int, typer.Option(min=0, help="Pools before the page.")] = 0,
@@ -170,47 +196,53 @@ def pools(
     query: dict[str, Any] = {"limit": limit, "offset": offset}
     if level is not None:
         query["level"] = level.value
-    _show(_get(url, config, "/metrics/global", query), as_json, lambda answer: [tables.pools(answer)])
+    show(planner.get("/metrics/global", query), as_json, lambda answer: [tables.pools(answer)])
 
 
-@app.command()
-def plan(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """The meters that each switch shall hold."""
-    _show(_get(url, config, "/plan"), as_json, lambda answer: [tables.plan(answer)])
-
-
-@app.command()
-def archetypes(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+@app.command(epilog=examples("archetypes"))
+@asks_planner
+def archetypes(planner: Remote, as_json: JsonOption = False) -> None:
     """The kinds of users that were found, and how they behave."""
-    _show(_get(url, config, "/archetypes"), as_json, cli_archetypes.archetypes)
+    show(planner.get("/archetypes"), as_json, cli_archetypes.archetypes)
 
 
-@app.command()
-def events(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+@app.command(epilog=examples("events"))
+@asks_planner
+def events(planner: Remote, as_json: JsonOption = False) -> None:
     """What is announced, what it is expected to do to demand, and how the feeds are."""
-    _show(_get(url, config, "/events"), as_json, tables.events)
+    show(planner.get("/events"), as_json, tables.events)
 
 
-app.command()(alarms)
-app.command()(forecast)
-app.add_typer(cli_models.app)
-app.add_typer(cli_policy.app)
-app.add_typer(cli_remediation.app)
-app.add_typer(cli_token.app)
-app.add_typer(cli_audit.app)
-for _command in (
-    cli_policy.mode,
-    cli_policy.freeze,
-    cli_policy.unfreeze,
-    cli_policy.revert,
-    cli_policy.boosts,
-    cli_policy.standbys,
-    cli_policy.explain,
+app.command(epilog=examples("status", "status --json --url https://planner.example:8080"))(status)
+app.command(epilog=examples("pool anna", "pool global/west/studio --history 6h"))(pool)
+app.command(epilog=examples("explain anna", "explain global/west/studio --json"))(cli_plan.explain)
+app.command(epilog=examples("forecast", "forecast anna --plot anna.png", "forecast anna --application web"))(
+    forecast
+)
+app.command(epilog=examples("alarms --open", "alarms --pool global/west --follow"))(alarms)
+app.command(epilog=examples("mode", "mode canary --region west", "mode live"))(cli_plan.mode)
+app.command(epilog=examples("freeze --reason 'change window'"))(cli_plan.freeze)
+app.command(epilog=examples("unfreeze"))(cli_plan.unfreeze)
+app.command(epilog=examples("revert", "revert 41 --reason 'worse than before'"))(cli_plan.revert)
+app.command(epilog=examples("standbys"))(cli_boost.standbys)
+app.command(epilog=examples("completion bash > /etc/bash_completion.d/tidegate"))(completion)
+for _group in (
+    cli_groups.app,
+    cli_plan.app,
+    cli_boost.app,
+    cli_models.app,
+    cli_policy.app,
+    cli_remediation.app,
+    cli_token.app,
+    cli_audit.app,
 ):
-    app.command()(_command)
+    app.add_typer(_group)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    epilog=examples("demo"),
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def demo(context: typer.Context) -> None:
     """Run the demo network (root only); further arguments go to it."""
     # Ctrl-C reaches the demo as well, which then tidies up: wait for that. A handler that does
@@ -225,7 +257,7 @@ def demo(context: typer.Context) -> None:
 
 
 def _load(path: Path) -> Config:
-    with _faults_told():
+    with faults_told():
         return load(path)
 
 

@@ -11,16 +11,16 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import ConfigOption, JsonOption, UrlOption, get, show
+from northbound.cli_shared import JsonOption, Remote, asks_planner, show
 from northbound.tables import moment, shown
 
 #: Seconds between two questions of ``--follow``.
 FOLLOW_S = 2.0
 
 
+@asks_planner
 def alarms(
-    url: UrlOption = None,
-    config: ConfigOption = None,
+    planner: Remote,
     only_open: Annotated[bool, typer.Option("--open", help="Only alarms that are open.")] = False,
     pool: Annotated[
         str | None, typer.Option(metavar="PATH", help="Only this pool and what is below it.")
@@ -36,7 +36,7 @@ def alarms(
         query["pool"] = pool
 
     def ask(since: int) -> dict[str, Any]:
-        return get(url, config, "/alarms", {**query, "since": since})
+        return planner.get("/alarms", {**query, "since": since})
 
     if not follow_on:
         show(_whole(ask), as_json, parts)

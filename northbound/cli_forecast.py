@@ -11,19 +11,19 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import FAILED, MISUSED, ConfigOption, JsonOption, UrlOption, get, show, stop
+from northbound.cli_shared import FAILED, MISUSED, JsonOption, Remote, asks_planner, show, stop
 from northbound.tables import MISSING, mbps, moment, named, shown, span
 
 
+@asks_planner
 def forecast(
+    planner: Remote,
     pool: Annotated[
         str | None,
         typer.Argument(
             metavar="[POOL]", help="A pool's path, or the end of one: a user's id, say. None: how all do."
         ),
     ] = None,
-    url: UrlOption = None,
-    config: ConfigOption = None,
     history_s: Annotated[float, typer.Option(min=1, help="Seconds of history.")] = 6 * 3600.0,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it into this file (.png, .svg or .pdf).")
@@ -41,10 +41,10 @@ def forecast(
         for given, option in ((plot, "--plot"), (application, "--application")):
             if given is not None:
                 stop(MISUSED, f"tidegate: {option} needs a POOL")
-        show(get(url, config, "/forecasts"), as_json, _quality)
+        show(planner.get("/forecasts"), as_json, _quality)
         return
     query = {"history_s": history_s} | ({"application": application} if application is not None else {})
-    answer = get(url, config, f"/forecasts/{quote(pool)}", query)
+    answer = planner.get(f"/forecasts/{quote(pool)}", query)
     if plot is not None:
         # Here and not above: half a second that no other command has a use for.
         from northbound.forecast_plot import save

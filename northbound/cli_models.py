@@ -9,7 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import ConfigOption, JsonOption, TokenOption, UrlOption, get, post, show
+from northbound.cli_shared import JsonOption, Remote, asks_planner, show
 from northbound.tables import MISSING, moment, shown
 
 app = typer.Typer(name="model", help="The forecasting models.", no_args_is_help=True, rich_markup_mode=None)
@@ -18,40 +18,38 @@ Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The mode
 
 
 @app.command("list")
-def list_models(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+@asks_planner
+def list_models(planner: Remote, as_json: JsonOption = False) -> None:
     """The models on record, which is in use, and what changed that."""
-    show(get(url, config, "/models"), as_json, _all)
+    show(planner.get("/models"), as_json, _all)
 
 
 @app.command("show")
-def show_model(
-    version: Version, url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False
-) -> None:
+@asks_planner
+def show_model(planner: Remote, version: Version, as_json: JsonOption = False) -> None:
     """One model: when and on what it was trained, how it scored, what became of it."""
-    show(get(url, config, f"/models/{version}"), as_json, _one)
+    show(planner.get(f"/models/{version}"), as_json, _one)
 
 
 @app.command()
+@asks_planner
 def rollback(
+    planner: Remote,
     version: Version,
-    url: UrlOption = None,
-    config: ConfigOption = None,
-    token_file: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put an earlier model to use and hold it until `release`; the one in use is held where it is."""
-    show(post(url, config, token_file, f"/models/{version}/rollback"), as_json, _all)
+    show(planner.write("POST", f"/models/{version}/rollback"), as_json, _all)
 
 
 @app.command()
+@asks_planner
 def release(
-    url: UrlOption = None,
-    config: ConfigOption = None,
-    token_file: TokenOption = None,
+    planner: Remote,
     as_json: JsonOption = False,
 ) -> None:
     """Let newer models be promoted again."""
-    show(post(url, config, token_file, "/models/release"), as_json, _all)
+    show(planner.write("POST", "/models/release"), as_json, _all)
 
 
 def _all(answer: dict[str, Any]) -> Iterator[RenderableType]:

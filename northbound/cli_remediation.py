@@ -9,7 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import ConfigOption, JsonOption, TokenOption, UrlOption, get, show, write
+from northbound.cli_shared import JsonOption, Remote, asks_planner, show
 from northbound.tables import MISSING, moment, shown
 
 app = typer.Typer(
@@ -21,49 +21,49 @@ app = typer.Typer(
 
 
 @app.callback()
+@asks_planner
 def remediation(
+    planner: Remote,
     context: typer.Context,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Steps, the newest ones.")] = 20,
-    url: UrlOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What is congested, what is done about it, why, and whether it helped."""
     if context.invoked_subcommand is None:
-        show(get(url, config, "/remediation", {"limit": limit}), as_json, parts)
+        show(planner.get("/remediation", {"limit": limit}), as_json, parts)
 
 
 @app.command()
+@asks_planner
 def undo(
+    planner: Remote,
     step: Annotated[int, typer.Argument(metavar="ID", min=1, help="A step that is in force.")],
-    url: UrlOption = None,
-    config: ConfigOption = None,
-    token_file: TokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take back a step that is in force."""
-    answer = write(url, config, token_file, "POST", f"/remediation/{step}/undo")
+    answer = planner.write("POST", f"/remediation/{step}/undo")
     show(answer, as_json, lambda one: [_steps([one])])
 
 
 @app.command()
-def isolations(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+@asks_planner
+def isolations(planner: Remote, as_json: JsonOption = False) -> None:
     """Who is cut off, why, and for how long."""
-    show(get(url, config, "/isolations"), as_json, lambda answer: [isolated(answer)])
+    show(planner.get("/isolations"), as_json, lambda answer: [isolated(answer)])
 
 
 @app.command()
+@asks_planner
 def webhooks(
+    planner: Remote,
     dead: Annotated[bool, typer.Option("--dead", help="What could not be delivered.")] = False,
-    url: UrlOption = None,
-    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Who is told of what happens, and how deliveries go."""
     if dead:
-        show(get(url, config, "/webhooks/dead-letters"), as_json, lambda answer: [dead_letters(answer)])
+        show(planner.get("/webhooks/dead-letters"), as_json, lambda answer: [dead_letters(answer)])
     else:
-        show(get(url, config, "/webhooks"), as_json, lambda answer: [hooks(answer)])
+        show(planner.get("/webhooks"), as_json, lambda answer: [hooks(answer)])
 
 
 def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:

@@ -1,34 +1,40 @@
-"""What the commands share: asking the planner, drawing its answer, and ending with a line of why."""
+"""What the commands share: the planner that they ask, drawing its answer, and ending with a line of why."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Concatenate, Final, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console, RenderableType
+from rich.progress import Progress
 
 from northbound import client
+from northbound.cli_exit import Exit
 from planner.config_faults import ConfigError
 
-FAILED: Final = 1
-MISUSED: Final = 2
+FAILED: Final = Exit.FAILED
+MISUSED: Final = Exit.MISUSED
 #: Columns of a table that goes into a pipe or a file.
 _PIPE_COLUMNS: Final = 200
+_Own = ParamSpec("_Own")
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")
 ]
-UrlOption = Annotated[
+_UrlOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help=f"The planner's REST API; {client.DEFAULT_URL} if not given."),
+    typer.Option("--url", metavar="URL", help=f"The planner's REST API; {client.DEFAULT_URL} if not given."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-TokenOption = Annotated[
+_TokenOption = Annotated[
     Path | None,
     typer.Option(
         "--token-file",
@@ -36,39 +42,90 @@ TokenOption = Annotated[
         help=f"File with the token; {client.TOKEN_VARIABLE} or northbound.token_file if not given.",
     ),
 ]
+_OPTIONS: Final = {"url": _UrlOption, "config": ConfigOption, "token_file": _TokenOption}
 
 
-def get(
-    url: str | None,
-    config: Path | None,
-    path: str,
-    query: dict[str, Any] | None = None,
-    also: tuple[int, ...] = (),
-    token_file: Path | None = None,
-) -> dict[str, Any]:
-    """What the planner answers; a fault ends the command."""
-    with faults_told():
-        where, token = client.base_url(url, config), client.token(token_file, config)
-        return client.get(where, path, token, query, also, client.authority(config))
+@dataclass(frozen=True)
+class Remote:
+    """The running planner that a command asks. What goes wrong ends the command, except in ``ask``."""
+
+    url: str | None = None
+    config: Path | None = None
+    token_file: Path | None = None
+
+    def get(
+        self, path: str, query: dict[str, Any] | None = None, also: tuple[int, ...] = ()
+    ) -> dict[str, Any]:
+        """What the planner answers; errors with a status in ``also`` are answers too."""
+        with faults_told():
+            return self.ask(path, query, also)
+
+    def write(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the planner answers to a write; nothing where it answers nothing."""
+        with faults_told():
+            where, token = client.base_url(self.url, self.config), client.token(self.token_file, self.config)
+            return client.write(where, method, path, token, body, client.authority(self.config))
+
+    def ask(
+        self,
+        path: str,
+        query: dict[str, Any] | None = None,
+        also: tuple[int, ...] = (),
+        timeout_s: float = client.TIMEOUT_S,
+    ) -> dict[str, Any]:
+        """The same as ``get``. Raises ConfigError, NoAnswer."""
+        where, token = client.base_url(self.url, self.config), client.token(self.token_file, self.config)
+        return client.get(where, path, token, query, also, client.authority(self.config), timeout_s)
 
 
-def post(url: str | None, config: Path | None, token_file: Path | None, path: str) -> dict[str, Any]:
-    """What the planner answers to a write without a body; a fault ends the command."""
-    return write(url, config, token_file, "POST", path)
+def asks_planner(command: Callable[Concatenate[Remote, _Own], None]) -> Callable[..., None]:
+    """Give a command ``--url``, ``--config`` and ``--token-file``; it gets the planner that they name."""
+    signature = inspect.signature(command, eval_str=True)
+    _, *own = signature.parameters.values()
+    wants_context = "context" in signature.parameters
+    added: dict[str, tuple[Any, Any]] = {name: (annotation, None) for name, annotation in _OPTIONS.items()}
+    if not wants_context:
+        added["context"] = (typer.Context, inspect.Parameter.empty)
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        *(parameter.replace(kind=by_name) for parameter in own),
+        *(
+            inspect.Parameter(name, by_name, default=default, annotation=annotation)
+            for name, (annotation, default) in added.items()
+        ),
+    ]
+
+    @functools.wraps(command)
+    def asking(**given: Any) -> None:
+        context = given["context"] if wants_context else given.pop("context")
+        named = {name: given.pop(name) for name in _OPTIONS}
+        # What stands before a sub-command holds for it too.
+        before = context.find_object(Remote) or Remote()
+        remote = replace(before, **{name: value for name, value in named.items() if value is not None})
+        context.obj = remote
+        command(remote, **given)  # type: ignore[call-arg]  # by name, which ParamSpec cannot say
+
+    # What Typer reads in place of the command's own.
+    asking.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    asking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return asking
 
 
-def write(
-    url: str | None,
-    config: Path | None,
-    token_file: Path | None,
-    method: str,
-    path: str,
-    body: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What the planner answers to a write with a body; a fault ends the command."""
-    with faults_told():
-        where, token = client.base_url(url, config), client.token(token_file, config)
-        return client.write(where, method, path, token, body, client.authority(config))
+def lists(context: typer.Context, as_json: bool) -> bool:
+    """Whether a command stands without a sub-command, and so lists what there is."""
+    if context.invoked_subcommand is not None and as_json:
+        stop(MISUSED, f"tidegate: --json must stand after {context.invoked_subcommand}")
+    return context.invoked_subcommand is None
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  tidegate {line}" for line in lines)
+
+
+def progress() -> Progress:
+    """Bars for long work: on standard error, and only on a terminal."""
+    return Progress(console=console(stderr=True), disable=not sys.stderr.isatty())
 
 
 @contextmanager
@@ -79,7 +136,7 @@ def faults_told() -> Iterator[None]:
     except ConfigError as error:
         stop(MISUSED, *error.faults)
     except client.NoAnswer as error:
-        stop(FAILED, f"tidegate: {error}")
+        stop(error.status, *(f"tidegate: {line}" for line in error.args))
 
 
 def stop(status_code: int, *lines: str) -> NoReturn:

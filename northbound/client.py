@@ -7,10 +7,11 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 
-from planner.config import load
+from northbound.cli_exit import Exit, of_http
 from planner.config_northbound import Northbound
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
@@ -22,19 +23,49 @@ _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 # nose
 
 
 class NoAnswer(Exception):
-    """The planner did not answer as it should. One line: where, and what came instead."""
+    """The planner did not answer as it should: where, and what came instead, a line each."""
+
+    def __init__(self, *lines: str, status: Exit = Exit.FAILED, http: int | None = None) -> None:
+        super().__init__(*lines)
+        #: How a command ends that wanted the answer.
+        self.status = status
+        #: The status that was answered; None: none was.
+        self.http = http
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 def base_url(url: str | None, config: Path | None) -> str:
-    """Where the planner is: what was given, what the file says, or the default. Raises ConfigError."""
+    """Where the planner is: what was given, what the file says, or the default.
+
+    Raises
+    ------
+    ConfigError : if the configuration is wrong.
+    NoAnswer : if what was given is no address.
+    """
     if url is not None:
-        return url.rstrip("/")
+        return _checked(url).rstrip("/")
     if config is None:
         return DEFAULT_URL
-    northbound = load(config).northbound
+    northbound = _northbound(config)
     host = _ANY_ADDRESS.get(northbound.host, northbound.host)
     host = f"[{host}]" if ":" in host else host
     return f"{'https' if northbound.by_tls else 'http'}://{host}:{northbound.port}"
+
+
+def _checked(url: str) -> str:
+    rule = "--url must be like http://127.0.0.1:8080 or https://HOST:PORT"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise NoAnswer(f"{rule}, got {url!r}", status=Exit.MISUSED) from None
+    if "@" in parts.netloc:
+        # Not shown: it may hold a password.
+        raise NoAnswer(f"{rule}, got one with a user in it", status=Exit.MISUSED)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise NoAnswer(f"{rule}, got {url!r}", status=Exit.MISUSED)
+    return url
 
 
 def get(
@@ -44,6 +75,7 @@ def get(
     query: Mapping[str, Any] | None = None,
     also: tuple[int, ...] = (),
     ca: Path | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """The JSON object that the planner answers; statuses in ``also`` are answers too.
 
@@ -51,7 +83,7 @@ def get(
     ------
     NoAnswer : if nothing answers there, or not with such an object.
     """
-    return _ask(url, "GET", path, token, also, ca, params=dict(query or {}))
+    return _ask(url, "GET", path, token, also, ca, timeout_s, params=dict(query or {}))
 
 
 def write(
@@ -63,7 +95,7 @@ def write(
     ca: Path | None = None,
 ) -> dict[str, Any]:
     """The JSON object that the planner answers to a write. Raises NoAnswer."""
-    return _ask(url, method, path, token, (), ca, json=body)
+    return _ask(url, method, path, token, (), ca, TIMEOUT_S, json=body)
 
 
 def token(token_file: Path | None, config: Path | None) -> str:
@@ -77,7 +109,7 @@ def token(token_file: Path | None, config: Path | None) -> str:
     if token_file is None and (named := os.environ.get(TOKEN_VARIABLE)):
         token_file = Path(named)
     if token_file is None:
-        token_file = (load(config).northbound if config is not None else Northbound()).token_file
+        token_file = _northbound(config).token_file
     try:
         return token_file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -90,32 +122,54 @@ def authority(config: Path | None) -> Path | None:
     """Who signed the planner's certificate: a file that is named, or the certificate that it made itself."""
     if named := os.environ.get(CA_VARIABLE):
         return Path(named)
-    northbound = load(config).northbound if config is not None else Northbound()
+    northbound = _northbound(config)
     return northbound.cert_path if northbound.by_tls and northbound.cert_path.exists() else None
 
 
+def _northbound(config: Path | None) -> Northbound:
+    if config is None:
+        return Northbound()
+    # Here and not above: most calls have no file, and it loads a quarter of a second of libraries.
+    from planner.config import load
+
+    return load(config).northbound
+
+
 def _ask(
-    url: str, method: str, path: str, token: str, also: tuple[int, ...], ca: Path | None, **more: Any
+    url: str,
+    method: str,
+    path: str,
+    token: str,
+    also: tuple[int, ...],
+    ca: Path | None,
+    timeout_s: float,
+    **more: Any,
 ) -> dict[str, Any]:
     try:
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca is not None else True
         # Proxies of the environment are for the world outside, not for the loopback.
-        with httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=verify) as client:
+        with httpx.Client(timeout=timeout_s, trust_env=False, verify=verify) as client:
             response = client.request(
                 method, url + path, headers={"Authorization": f"Bearer {token}"}, **more
             )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswer(f"no planner answers at {url}: {error}; is it running?") from None
+        fault = f"no planner answers at {url}: {error}; is it running?"
+        raise NoAnswer(fault, status=Exit.UNREACHABLE) from None
     except (OSError, ValueError) as error:
         raise NoAnswer(f"{url} not asked: {error}") from None
+    if response.status_code == httpx.codes.NO_CONTENT:
+        return {}
     try:
         answer = response.json()
     except ValueError:
         answer = None
     if not isinstance(answer, dict):
         raise NoAnswer(
-            f"{url}{path} must answer a JSON object, got status {response.status_code} and something else"
+            f"{url}{path} must answer a JSON object, got status {response.status_code} and something else",
+            http=response.status_code,
         )
     if not response.is_success and response.status_code not in also:
-        raise NoAnswer(f"{url}{path}: {answer.get('title', response.status_code)}")
+        faults = answer.get("errors") or [answer.get("title", response.status_code)]
+        lines = (f"{url}{path}: {fault}" for fault in faults)
+        raise NoAnswer(*lines, status=of_http(response.status_code), http=response.status_code)
     return answer

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.params import Depends
 from pydantic import Field
 
 from northbound import answers, problems, views
 from northbound.answers import Answer
 from northbound.bodies import GroupBandwidth, GroupCreation, GroupMembers, UserPair
-from northbound.encoded import EncodedAnswers
+from northbound.encoded import UNCHANGED, EncodedAnswers, answer
+from northbound.pages import MAX_LIMIT, Limit, Offset
 from planner.snapshot import Operations, UnknownGroup
 from topology.group_log import LoggedEvent
 
@@ -73,11 +75,11 @@ def groups_router(operations: Operations, bearer: Depends) -> APIRouter:
 def _add_reads(router: APIRouter, operations: Operations) -> None:
     encoded = EncodedAnswers()
 
-    @router.get("/groups", response_model=answers.Groups)
-    async def list_groups() -> Response:
+    @router.get("/groups", response_model=answers.Groups, responses=UNCHANGED | problems.documented(422))
+    async def list_groups(request: Request, limit: Limit = MAX_LIMIT, offset: Offset = 0) -> Response:
         """The resource groups and the shared services."""
-        body = await encoded.get(operations.snapshot, "groups", views.groups)
-        return Response(body, media_type="application/json")
+        encode = partial(views.groups, offset=offset, limit=limit)
+        return answer(request, await encoded.get(operations.snapshot, (limit, offset), encode))
 
     @router.get("/groups/{groupID}", response_model=answers.Group, responses=problems.documented(404, 422))
     def show_group(group_id: GroupId) -> dict[str, Any]:

@@ -253,7 +253,9 @@ class Guard:
         if audit is None:
             return
         action = f"{scope['method'][:10]} {scope['path'][:500]}"
-        target = scope["path"][:500]
+        # With the query: a write that was only tried (dry_run) says so there. It holds no secret: _check_url.
+        query = scope["query_string"].decode("latin-1")
+        target = (scope["path"] + (f"?{query}" if query else ""))[:500]
         outcome = (
             "ok"
             if status < 400
@@ -293,7 +295,8 @@ def _check_origin(headers: Headers) -> None:
 
 def _unauthorised(scope: Scope, headers: Headers, why: str) -> ProblemResponse:
     challenge = {"WWW-Authenticate": 'Bearer realm="tidegate"'}
-    if scope["path"].startswith("/dashboard") and "text/html" in headers.get("accept", ""):
+    page = scope["path"] == "/" or scope["path"].startswith("/dashboard")
+    if page and "text/html" in headers.get("accept", ""):
         return problem(303, why, headers={"Location": "/dashboard/login"})
     return problem(401, f"token must be given and in force: {why}", headers=challenge)
 

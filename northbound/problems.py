@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from northbound.security.headers import protect
 from planner.config_faults import fault_lines
 from planner.snapshot import NotThere, Refused, UnknownGroup
 
@@ -31,6 +32,10 @@ class ProblemResponse(JSONResponse):
     """A problem document with its own media type."""
 
     media_type = MEDIA_TYPE
+
+
+class Unusable(ValueError):
+    """The request breaks a rule that no schema states: path, rule and value. Answered 422."""
 
 
 def problem(
@@ -62,6 +67,7 @@ _DESCRIPTIONS = {
     404: "Nothing has this id.",
     408: "The body did not arrive in time.",
     409: "The planner refuses: the title names path, rule and value.",
+    412: "What is to be changed is not what If-Match names: read it again.",
     413: "The body is too large.",
     421: "The Host header is not a name of the planner.",
     422: "The request breaks its schema: the title names path, rule and value.",
@@ -77,6 +83,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(UnknownGroup, _unknown_group)
     app.add_exception_handler(NotThere, _not_there)
     app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(Unusable, _unusable)
     # Starlette logs the traceback through the server; the client learns nothing of our insides.
     app.add_exception_handler(Exception, _unexpected)
 
@@ -111,5 +118,12 @@ def _refused(_request: Request, error: Exception) -> ProblemResponse:
     return problem(409, str(error))
 
 
-def _unexpected(_request: Request, _error: Exception) -> ProblemResponse:
-    return problem(500, "the planner failed to answer; its log says why")
+def _unusable(_request: Request, error: Exception) -> ProblemResponse:
+    return problem(422, str(error))
+
+
+def _unexpected(request: Request, _error: Exception) -> ProblemResponse:
+    answer = problem(500, "the planner failed to answer; its log says why")
+    # Starlette makes this answer in front of the guard, which adds them to all others.
+    protect(answer.raw_headers, request.url.path, request.url.scheme == "https")
+    return answer

@@ -40,7 +40,7 @@ class PlannerMetrics(Collector):
         *,
         users: bool = False,
     ) -> None:
-        """``users``: series for every user and class of one too, ten for each and so not the default."""
+        """``users``: those of every user and class of one too, fourteen for each and so not the default."""
         self._operations = operations
         self._now, self._stale_after_s = now, stale_after_s
         self._levels = [level for level in Level if users or level < Level.USER]

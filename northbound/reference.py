@@ -36,7 +36,7 @@ BLOCKS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("users.NAME", config.User),
     ("users.NAME.applications.CLASS", config.UserApplication),
     ("groups.NAME", config.Group),
-    ("group_defaults", config.Pool),
+    ("group_defaults", config.Shared),
     ("applications.NAME, a list of", config.PortMatch),
     ("links, a list of", config_topology.CableCapacity),
     ("topology", config_topology.Topology),

@@ -208,6 +208,7 @@ def webhooks_router(operations: Operations, bearer: Depends) -> APIRouter:
     @router.post(
         "/dead-letters/{letterID}/retry",
         status_code=202,
+        response_class=Response,
         response_model=None,
         dependencies=[bearer],
         responses=problems.documented(401, 404, 408, 413, 422),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any, Final
 
@@ -118,8 +118,8 @@ def global_metrics(snapshot: Snapshot, level: str | None, offset: int, limit: in
     return _with_list(head, "pools", pool_rows(pools, rows[offset : offset + limit]))
 
 
-def plan(snapshot: Snapshot) -> bytes:
-    """``GET /plan``: the meters that each switch shall hold."""
+def plan(snapshot: Snapshot, offset: int = 0, limit: int = 1000) -> bytes:
+    """``GET /plan``: the meters that each switch shall hold, so many switches."""
     newest = snapshot.plan
     head = {
         "version": newest.version,
@@ -128,6 +128,8 @@ def plan(snapshot: Snapshot) -> bytes:
         "layout_version": newest.layout_version,
     }
     seen = {switch.dpid: switch for switch in snapshot.switches}
+    dpids = sorted(seen.keys() | newest.meters.keys())
+    head |= _page(dpids, offset, limit)
     switches = (
         _planned_switch(
             dpid,
@@ -135,7 +137,7 @@ def plan(snapshot: Snapshot) -> bytes:
             newest.layouts.get(dpid, SwitchLayout()),
             seen.get(dpid),
         )
-        for dpid in sorted(seen.keys() | newest.meters.keys())
+        for dpid in dpids[offset : offset + limit]
     )
     return b"".join((encode(head)[:-1], b',"switches":{', b",".join(switches), b"}}"))
 
@@ -161,10 +163,19 @@ def _meters(table: MeterTable, owners: Mapping[int, Any]) -> Iterator[dict[str, 
         }
 
 
-def groups(snapshot: Snapshot) -> bytes:
-    """``GET /groups``: the groups there are, and the services that glue none."""
-    head = {"time": plain(snapshot.time), "shared_services": list(snapshot.shared_services)}
-    return _with_list(head, "groups", (group_row(snapshot.pools, group) for group in snapshot.groups))
+def groups(snapshot: Snapshot, offset: int = 0, limit: int = 1000) -> bytes:
+    """``GET /groups``: a page of the groups there are, and the services that glue none."""
+    page = snapshot.groups[offset : offset + limit]
+    head = {
+        "time": plain(snapshot.time),
+        "shared_services": list(snapshot.shared_services),
+        **_page(snapshot.groups, offset, limit),
+    }
+    return _with_list(head, "groups", (group_row(snapshot.pools, group) for group in page))
+
+
+def _page(entries: Sized, offset: int, limit: int) -> dict[str, int]:
+    return {"total": len(entries), "offset": offset, "limit": limit}
 
 
 def group_row(pools: Pools, group: GroupView) -> dict[str, Any]:
@@ -187,7 +198,7 @@ def _both(rates: tuple[float, float] | None) -> dict[str, int | None] | None:
     return None if rates is None else dict(zip(DIRECTION_NAMES, whole_bps(rates), strict=True))
 
 
-def group_metrics(snapshot: Snapshot, group: GroupView, history: Mapping[str, Any]) -> dict[str, Any]:
+def group_metrics(snapshot: Snapshot, group: GroupView, history: dict[str, Any]) -> dict[str, Any]:
     """``GET /metrics/group/{groupID}``: the group now, its parts, and its recent past."""
     rows = np.asarray(group.pools, np.intp)
     totals: dict[str, dict[str, int | None]] = {name: {} for name in DIRECTION_NAMES}
@@ -201,20 +212,12 @@ def group_metrics(snapshot: Snapshot, group: GroupView, history: Mapping[str, An
         "group": group_row(snapshot.pools, group),
         "current": totals,
         "parts": list(pool_rows(snapshot.pools, rows)),
-        "history": {
-            "time": plain(np.asarray(history.get("time", ()), np.float64)),
-            **{name: _series(history.get(name)) for name in ("offered_bps", "grant_bps")},
-        },
+        "history": history,
     }
 
 
-def _series(columns: npt.ArrayLike | None) -> dict[str, list[int | None]]:
-    values = np.empty((2, 0)) if columns is None else np.asarray(columns, np.float64)
-    return {name: whole_bps(values[direction]) for direction, name in enumerate(DIRECTION_NAMES)}
-
-
-def switches(snapshot: Snapshot) -> bytes:
-    """``GET /switches``: every switch as last reported."""
+def switches(snapshot: Snapshot, offset: int = 0, limit: int = 1000) -> bytes:
+    """``GET /switches``: a page of the switches as last reported."""
     rows = (
         {
             "dpid": f"{switch.dpid:016x}",
@@ -226,9 +229,10 @@ def switches(snapshot: Snapshot) -> bytes:
             "n_meters": switch.n_meters,
             "lost_polls": switch.lost_polls,
         }
-        for switch in snapshot.switches
+        for switch in snapshot.switches[offset : offset + limit]
     )
-    return _with_list({"time": plain(snapshot.time)}, "switches", rows)
+    head = {"time": plain(snapshot.time), **_page(snapshot.switches, offset, limit)}
+    return _with_list(head, "switches", rows)
 
 
 def health(snapshot: Snapshot, now: float, stale_after_s: float, version: str) -> dict[str, Any]:

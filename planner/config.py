@@ -83,6 +83,11 @@ class Pool(Block):
         default=None,
         description="class of what is scarce: 0 is served first, 7 last; absent: the parent's, and 4 at the root",
     )
+    curve: Literal["forecast", "conferencing", "gaming", "video", "bulk"] | None = Field(
+        default=None,
+        description="what each part of the demand foreseen is worth where sharing is expected_loss: as likely as it "
+        "is wanted, or as that kind of traffic values it; absent: the parent's, and forecast at the root",
+    )
 
 
 class Shared(Pool):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from allocation.allocate import Bound
 from allocation.buffer import reserve_from_tail, tail_bps
+from allocation.curves import preset_demand
 from allocation.dead_band import hold_tree
 from allocation.expected_loss import ForecastAllocation, allocate_by_forecast
 from allocation.links import Paths, limit_to_links
@@ -79,7 +80,7 @@ def decide(
     share = np.zeros(len(s.entries.pool), np.int64)
     for d, tree in enumerate(s.trees):
         use = _use(s, observed, d)
-        demand = _demand(s, curve[d], use, asked, d)
+        demand = _demand(s, forecast.quantile, curve[d], use, asked, d)
         kind = None if forecast.kind is None else forecast.kind.reshape(2, n)[d]
         reserve = _reserve(settings.buffer, s, curve[d], forecast.quantile, p50[d], kind, d)
         if asked is not None:
@@ -129,10 +130,13 @@ def _use(s: Structure, observed: Observed, d: int) -> F64:
     return use
 
 
-def _demand(s: Structure, curve: F64, use: F64, asked: Asked | None, d: int) -> F64:
+def _demand(s: Structure, quantile: F64, curve: F64, use: F64, asked: Asked | None, d: int) -> F64:
     """Each leaf's demand as quantiles, shape (n_leaves, K): its forecast as far as it is asked for."""
     leaves = s.trees[d].leaves
     demand: F64 = curve[leaves] * s.asks[leaves, np.newaxis]
+    for kind, rows in s.curves.items():
+        its = np.flatnonzero(np.isin(leaves, rows))
+        demand[its] = preset_demand(kind, quantile, demand[its, -1])
     if asked is not None:
         demand *= asked.share[d, leaves, np.newaxis]
         # Of a doubtful forecast a part is asked for, or none while it waits at the parent: use still is.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from planner.loop import Planner
 from planner.policy import Override
@@ -148,6 +150,21 @@ class GroupDesk:
             if not tracker.log(group_id):
                 self._group(group_id)
             return tracker.log(group_id, since)
+
+    def conversations(self, members: Collection[str]) -> dict[tuple[str, str], float]:
+        """Who of these talks to whom of these, both ways together, bit/s of lately; names ascend in a pair."""
+        planner = self._planner
+        with planner.lock:
+            # A view of its own: what is done with it need not hold the lock.
+            view = planner.grouping.graph.view(self._now())
+        wanted = np.array([name in members for name in view.endpoints], bool)
+        rows = np.flatnonzero(wanted[view.src] & wanted[view.dst]) if len(view.src) else ()
+        found: dict[tuple[str, str], float] = {}
+        for row in rows:
+            one, other = sorted((view.endpoints[view.src[row]], view.endpoints[view.dst[row]]))
+            if one != other:
+                found[one, other] = found.get((one, other), 0.0) + float(view.rate_bps[row])
+        return found
 
     def _group(self, group_id: str) -> ResourceGroup:
         for group in self._planner.grouping.groups:

@@ -120,6 +120,10 @@ class DemandHistory:
             self._seed_groups(structure, number, changed, now, over=True)
         return np.concatenate([2 * number, 2 * number + 1])
 
+    def numbers(self, names: Sequence[str]) -> list[int]:
+        """The numbers of those of these series that were ever seen: their columns are 2 x number + direction."""
+        return [self._number[name] for name in names if name in self._number]
+
     def _changed_groups(self, structure: Structure, number: I64) -> Bool:
         """Groups with other members than when they were last seen, by row."""
         changed = np.zeros(len(number), bool)

@@ -12,11 +12,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from planner.explain import Decided
 from planner.fleet import Fleet
 from planner.grouping import Grouping
 from planner.history import DemandHistory, Loader
-from planner.link_limits import LinkWatch
+from planner.link_limits import LinkLimits, LinkWatch
 from planner.memory import Memory
 from planner.meter_ids import MeterIds
 from planner.metering import meter_tables
@@ -39,13 +39,14 @@ from planner.observation import NewestSamples, Observed
 from planner.plan import Plan
 from planner.policy import Policies
 from planner.prediction import Prediction
-from planner.record import GroupRecord
+from planner.rates import RateHistory, RateSources
+from planner.record import RateRecord
 from planner.remediation.keeper import Keeper, isolating
 from planner.remediation.lookout import Lookout
 from planner.report import AppliedReport, NetworkReport
 from planner.requests import Requests, StandbyReport, standby_report
-from planner.snapshot import Health, Level, PoolForecast, Pools, Snapshot, UnknownGroup
-from planner.structure import Structure, build, repriced
+from planner.snapshot import Health, Level, NotThere, PoolForecast, Pools, Snapshot, UnknownGroup
+from planner.structure import ROOT, Structure, build, repriced
 from planner.summary import Tally
 from telemetry.rows import SampleRows, rows_of
 from telemetry.samples import SampleBatch
@@ -88,7 +89,10 @@ class Planner:
         lookout = Lookout(config, self.policies, self.grouping, self.fleet)
         self.remediation = Keeper(config, lookout, self.policies, self.grouping, self.alarm_watch.stream)
         self.tally = Tally(config)
-        self.record = GroupRecord()
+        self.record = RateRecord()
+        self._rates = RateSources(
+            self.record, self.history, load, config.allocation.tick_s, self._while_it_rests
+        )
         self.structure: Structure | None = None
         #: What went wrong, by part; parts that work are absent.
         self.problems: dict[str, str] = {}
@@ -190,7 +194,7 @@ class Planner:
     def _observe(self, now: float) -> None:
         self._drain(now)
         self._stale |= self.fleet.step(now)
-        changed = self.policies.step(now, self._region_load())
+        changed = self.policies.step(now, self.region_load())
         if self._stale and self.fleet.switches:
             self._rebuild(now)
         elif changed:
@@ -292,7 +296,7 @@ class Planner:
         for problem in new.problems[len(new.place_problems) :]:
             LOG.warning("%s", problem)
 
-    def _region_load(self) -> dict[str, tuple[float, float]]:
+    def region_load(self) -> dict[str, tuple[float, float]]:
         """What each region was asked for as a share of its capacity at the last tick; NaN: not known."""
         s, observed = self.structure, self._observed
         if s is None or observed is None or not self.policies.watches_load:
@@ -307,11 +311,15 @@ class Planner:
     def _forecast(self, now: float) -> None:
         self._forecast_now = self.prediction.step(now, self.structure, self._columns, self._grant)
 
+    def link_limits(self, s: Structure, now: float) -> LinkLimits | None:
+        """The links that grants cross, and what they carry. Hold ``lock``."""
+        return self._links.limits(s, self.fleet, self.grouping.graph.view, now)
+
     def _allocate(self, now: float) -> None:
         s, observed, forecast = self.structure, self._observed, self._forecast_now
         if s is not None and observed is not None and forecast is not None:
             asked = self.requests.step(s, observed, forecast, now)
-            limits = self._links.limits(s, self.fleet, self.grouping.graph.view, now)
+            limits = self.link_limits(s, now)
             self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked, limits)
             self._decided = self._begun
 
@@ -333,7 +341,7 @@ class Planner:
         self._grant = decision.grant_bps.astype(np.float64)
         if self._observed is not None:
             self.decided = Decided(now, s, self._observed, decision)
-            self.record.add(now, s, self._observed.offered_bps, self._grant)
+            self.record.add(now, self._columns, self._observed.offered_bps, self._grant)
             self.tally.add(now, s, self._observed, decision, self.history, self._columns)
 
     def _remedy(self, now: float) -> None:
@@ -372,11 +380,30 @@ class Planner:
     def _peers(self, structure: Structure, now: float) -> F64:
         return peers_of(self.grouping.graph.view(now), structure.users)
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
-        """A group's recent past; see ``Operations.group_history``."""
-        if group_id not in {group.id for group in self.snapshot.groups}:
-            raise UnknownGroup(group_id)
-        return self.record.history(group_id, since)
+    def rate_history(
+        self, level: Level, name: str, start: float, end: float, resolution_s: float | None = None
+    ) -> RateHistory:
+        """What one pool offered and was granted; see ``Operations.rate_history``."""
+        series = self._series_of(level, name)
+        return self._rates.rates(series, self.snapshot.time, start, end, resolution_s)
+
+    def _series_of(self, level: Level, name: str) -> list[str]:
+        """What the ring and the store call a pool, or the parts of a group. Raises UnknownGroup, NotThere."""
+        if level is Level.GLOBAL:
+            return [ROOT]
+        if level is Level.GROUP:
+            if name not in {group.id for group in self.snapshot.groups}:
+                raise UnknownGroup(name)
+            return [f"group/{name}@{region}" for region in self.config.regions]
+        kind = level.name.lower()
+        known: Mapping[str, object] = self.config.regions if level is Level.REGION else self.config.users
+        if name not in known:
+            raise NotThere(f"{kind} must be one of the configuration's, got {name!r}")
+        return [f"{kind}/{name}"]
+
+    def _while_it_rests(self, read: Callable[[], F64]) -> F64:
+        with self.lock:
+            return read()
 
     def standby_report(self) -> StandbyReport:
         """The standbys of the newest decision, and how many came to what. Hold ``lock``."""

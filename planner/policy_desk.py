@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from planner.dry_run import MeterChange, changed_meters
 from planner.explain import Explanation, explain, policy_name
 from planner.loop import Planner
 from planner.modes import KeptPlan, Mode, Stance, canary_regions
+from planner.plan import Plan
 from planner.policies import Lift
 from planner.policy import TemporaryBoost
 from planner.prediction import row_of
@@ -55,6 +57,27 @@ class PolicyDesk:
                 KeptPlan(plan.version, plan.time) for plan in (own.published, own.proposed)
             )
             return PlanState(own.stance, published, proposed, planner.plan_is_stale, own.max_age_s, own.kept)
+
+    def plans(self) -> tuple[Plan, ...]:
+        """The published plan and the kept ones, newest first."""
+        with self._planner.lock:
+            return self._planner.publication.past
+
+    def two_plans(self, before: int | None, after: int | None) -> tuple[Plan, Plan]:
+        """Two of those by version: the published one where ``after`` is None, the one before it where ``before`` is.
+
+        Raises NotThere.
+        """
+        plans = self.plans()
+        new = next((plan for plan in plans if after in (None, plan.version)), None)
+        if new is None:
+            raise NotThere(f"to must be the version of a kept plan, got {after}")
+        earlier = (plan for plan in plans if plan.version < new.version)
+        old = next(earlier if before is None else (p for p in plans if p.version == before), None)
+        if old is None:
+            wanted = f"none before {new.version}" if before is None else str(before)
+            raise NotThere(f"from must be the version of a kept plan, got {wanted}")
+        return old, new
 
     def freeze(self, reason: str) -> PlanState:
         """Let the published plan stand. Raises Refused."""
@@ -116,6 +139,16 @@ class PolicyDesk:
             planner.policies.boost(made, [group.id for group in planner.grouping.groups], now)
         self._written(f"boost {made.id} for {', '.join(pools)} until {end:.0f}")
         return made
+
+    def try_boost(
+        self, pools: tuple[str, ...], lift: Lift, start: float | None, end: float
+    ) -> tuple[MeterChange, ...]:
+        """The meters that such a boost would set otherwise, were it on; nothing is changed. Raises Refused."""
+        planner, now = self._planner, self._now()
+        begins = now if start is None else max(now, start)
+        tried = TemporaryBoost("dry-run", pools, lift, begins, end)
+        groups = [group.id for group in planner.grouping.groups]
+        return changed_meters(planner, lambda policies: policies.boost(tried, groups, now), begins)
 
     def withdraw(self, boost_id: str) -> None:
         """End a boost now. Raises NotThere."""

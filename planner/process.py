@@ -17,6 +17,7 @@ from forecasting.models import ModelFailed
 from planner.alarms import AlarmStream
 from planner.archetypes import ArchetypeKeeper
 from planner.audit import AuditLog
+from planner.audit_watch import AuditWatch
 from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
@@ -27,10 +28,11 @@ from planner.loop import Planner
 from planner.memory import Memory
 from planner.network_desk import NetworkDesk
 from planner.policy_desk import PolicyDesk
+from planner.rates import RateHistory
 from planner.remediation.desk import RemediationDesk
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
-from planner.snapshot import ForecastQuality, PoolForecast, Snapshot
+from planner.snapshot import ForecastQuality, Level, PoolForecast, Snapshot
 from planner.webhook_events import Announcer
 from planner.webhooks import Webhooks
 from planner.workers import worker_pool
@@ -112,6 +114,7 @@ class PlannerProcess:
         self._models_revision = -1
         self._calibration_at = float("-inf")
         self._restore()
+        self._audit_watch = AuditWatch(self.planner, self.audit.note)
         self._announcer = Announcer(self.planner, self._webhooks)
         self.seam_app: ASGIApp = seam_app(self.planner, secret, self._board, self._wake.set)
 
@@ -170,6 +173,7 @@ class PlannerProcess:
         before = self.planner.snapshot.plan.version
         if self.planner.tick(time.time()).version != before:
             self._board.published()
+        self._audit_watch.step(time.time())
         try:
             self._announcer.step(time.time())
         except Exception:
@@ -410,9 +414,11 @@ class PlannerProcess:
         """See ``Operations``."""
         return self.planner.pool_forecast(pool, since, application)
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
+    def rate_history(
+        self, level: Level, name: str, start: float, end: float, resolution_s: float | None = None
+    ) -> RateHistory:
         """See ``Operations``."""
-        return self.planner.group_history(group_id, since)
+        return self.planner.rate_history(level, name, start, end, resolution_s)
 
     def summary(self) -> dict[str, Any]:
         """See ``Operations``."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from planner.group_desk import GroupDesk
     from planner.network_desk import NetworkDesk
     from planner.policy_desk import PolicyDesk
+    from planner.rates import RateHistory
 
 F64 = npt.NDArray[np.float64]
 
@@ -287,11 +288,13 @@ class Operations(Protocol):
         The override outlives re-clustering and restart. Raises UnknownGroup, Refused.
         """
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
-        """A group's recent past as columns. Raises UnknownGroup.
+    def rate_history(
+        self, level: Level, name: str, start: float, end: float, resolution_s: float | None = None
+    ) -> RateHistory:
+        """What a pool, or the parts of a group together, offered and was granted from ``start`` to ``end``.
 
-        ``time`` has shape (n,), epoch seconds; ``offered_bps`` and ``grant_bps``
-        have shape (2, n), upload and download. NaN is a gap.
+        ``name`` is a region's, a group's or a user's; empty for the root. Without ``resolution_s`` the finest that
+        is at hand. Raises UnknownGroup, NotThere.
         """
 
     def summary(self) -> dict[str, Any]:

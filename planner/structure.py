@@ -34,6 +34,7 @@ Bool = npt.NDArray[np.bool_]
 ROOT = "global"
 #: The levels that have a parent, those below first.
 BOTTOM_UP: Final = tuple(sorted(set(Level) - {Level.GLOBAL}, reverse=True))
+BY_FORECAST = "forecast"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Structure:
     entry_of_meter: Mapping[int, I64] = field(default_factory=dict)
     #: Priority class of each pool, shape (n_pools,); 0 is served first.
     priority: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    #: Rows by the kind of traffic whose value curve they share by; the others share by their forecasts.
+    curves: Mapping[str, I64] = field(default_factory=dict)
     #: Those of ``problems`` that policies have no part in.
     place_problems: tuple[str, ...] = ()
 
@@ -143,6 +146,7 @@ def build(
         problems=(*problems, *promises.problems),
         entry_of_meter=_lookup(entries, dpids),
         priority=promises.priority,
+        curves=_curves(rows, config),
         place_problems=tuple(problems),
     )
 
@@ -350,6 +354,26 @@ def _promises(rows: _Rows, config: Config, policies: Policies) -> _Promises:
     sharing = _sharing(rows, config)
     up, down = (PoolTree(path, parent, guarantee[d], ceiling[d], weight, sharing=sharing) for d in range(2))
     return _Promises(guarantee, ceiling, weight, classes, (up, down), tuple(problems))
+
+
+def _curves(rows: _Rows, config: Config) -> dict[str, I64]:
+    """Rows by value curve; what says nothing has its parent's. Those that share by forecast are left out."""
+    kinds: list[str] = []
+    for level, above, path in zip(rows.level, rows.parent, rows.path, strict=True):
+        name = path.rpartition("/")[2]
+        own = None
+        if level == Level.REGION:
+            own = config.regions[name].curve
+        elif level == Level.GROUP:
+            own = config.groups.get(name, config.group_defaults).curve
+        elif level == Level.USER:
+            own = config.users[name].curve
+        elif level == Level.APPLICATION:
+            named_class = config.users[path.split("/")[Level.USER]].applications.get(name)
+            own = None if named_class is None else named_class.curve
+        kinds.append(own or (kinds[above] if above >= 0 else BY_FORECAST))
+    named = np.array(kinds)
+    return {kind: np.flatnonzero(named == kind) for kind in sorted(set(kinds) - {BY_FORECAST})}
 
 
 def _sharing(rows: _Rows, config: Config) -> npt.NDArray[np.uint8]:

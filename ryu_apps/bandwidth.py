@@ -39,6 +39,7 @@ from ryu_apps.framework import (
     set_ev_cls,
 )
 from ryu_apps.link import NETWORK_PATH, PlannerLink
+from ryu_apps.order import DecreasesFirst
 from ryu_apps.pipeline import Stage, pair_entry, switch_flows
 from ryu_apps.punted import read_punted
 from ryu_apps.switch import Applied, Switch
@@ -71,6 +72,7 @@ class Bandwidth(RyuApp):
         self.pairs = PairNumbers()
         self.switches: dict[int, Switch] = {}
         self.plan: Plan | None = None
+        self.order = DecreasesFirst()
         self.speaker = f"{os.uname().nodename}-{secrets.token_hex(4)}"
         self.inherited: set[int] = set()
         self._started = time.monotonic()
@@ -131,6 +133,8 @@ class Bandwidth(RyuApp):
         if switch is not None:
             switch.alive = False
             switch.wake()
+            if self.order.forget(switch.dpid):
+                self._wake_waiting()
 
     @set_ev_cls(
         [
@@ -219,6 +223,8 @@ class Bandwidth(RyuApp):
             self.plan = self.plan or Plan(plan.version, plan.time)
             return
         self.plan = plan
+        following = {dpid for dpid, switch in self.switches.items() if switch.ready} & plan.layouts.keys()
+        self.order.begin(plan.version, following - self.inherited, time.monotonic())
         self._wake_all()
 
     def _on_known_network(self, version: int) -> None:
@@ -257,6 +263,12 @@ class Bandwidth(RyuApp):
         # A plan made before the hosts in the switches' entries were told would take their meters away.
         informed = self.plan is not None and self.plan.time > self._recovered_at + _INFORMED_S
         return informed and expected <= self.fabric.connected and settled
+
+    def lowered(self, dpid: int, plan_version: int | None) -> bool:
+        """Whether meters may be raised for this plan, now that this switch has lowered what it lowers."""
+        if self.order.lowered(dpid, plan_version):
+            self._wake_waiting()
+        return self.order.may_raise(plan_version)
 
     def host_of_series(self, dpid: int, series: int) -> tuple[str, int] | None:
         """MAC and port of the local host with this number in cookies."""
@@ -320,6 +332,9 @@ class Bandwidth(RyuApp):
         while True:
             hub.sleep(_HOUSEKEEPING_S)
             now, before = time.time(), self.fabric.version
+            if late := self.order.give_up(time.monotonic()):
+                LOG.warning("%d switches did not lower their meters in time, others raise theirs", len(late))
+                self._wake_waiting()
             self._take_sightings(now)
             if time.monotonic() >= next_expiry:
                 next_expiry = time.monotonic() + _EXPIRY_S
@@ -391,6 +406,11 @@ class Bandwidth(RyuApp):
     def _tell_network(self) -> None:
         self._told_version = self.fabric.version
         self.link.send(NETWORK_PATH, encode_network(self.fabric.report(self.speaker)))
+
+    def _wake_waiting(self) -> None:
+        for switch in self.switches.values():
+            if switch.enforcer.is_waiting:
+                switch.wake()
 
     def _wake_all(self) -> None:
         for switch in self.switches.values():

@@ -88,8 +88,12 @@ class Enforcer:
     settings: Enforcement
     #: Told the meters whose rates are about to be changed.
     modifying: Callable[[Sequence[int]], None]
+    #: Told that all that a plan lowers is lowered here; whether that is so on the other switches too.
+    lowered: Callable[[int | None], bool] = lambda version: True
     #: Where the plan's meters are.
     placement: Placement = field(default_factory=Placement)
+    #: Increases of the last round wait for other switches.
+    is_waiting: bool = False
     _held_back: int = 0
 
     def __post_init__(self) -> None:
@@ -111,13 +115,20 @@ class Enforcer:
         placement = self.placement = self.installed.slots.place(self.installed.meters, goals, self._is_met)
         changes = self._meter_changes(wanted, placement)
         waiting = 0
+        self.is_waiting = False
         if self._decrease(changes, placement, wanted):
+            if not self.lowered(wanted.plan_version) and changes.raise_:
+                # Whoever lowers last wakes the others.
+                self.is_waiting = True
+                changes = replace(changes, raise_=())
             self._increase(changes, placement)
             waiting = self._change_flows(wanted, placement)
             if changes.delete and not waiting:
                 self._write(MeterCommand.DELETE, changes.delete, placement)
                 self.installed.read_meters()
         standing = self._standing(wanted, goals, waiting)
+        if self.is_waiting and not self.installed.refused_entries:
+            return standing
         if wanted.complete and (standing.in_step is False or self.installed.refused_entries):
             self.installed.errors += 1
         return standing

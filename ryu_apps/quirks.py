@@ -9,12 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Final
 
 from planner.config_enforcement import Enforcement, SwitchTraits
 from ryu_apps.codec.messages import MAX_KBPS
 from ryu_apps.framework import ofproto_v1_3 as ofp
 from ryu_apps.meters import MeterSetting
+
+#: The traits that bound or round what is set.
+_OF_NUMBERS: Final = (
+    "rate_step_kbps",
+    "min_rate_kbps",
+    "max_rate_kbps",
+    "burst_step_kbit",
+    "min_burst_kbit",
+    "max_burst_kbit",
+    "max_burst_s",
+    "burst",
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,8 @@ class Quirks:
         Rates are rounded down, so that children do not outgrow their parent; one
         below the least that the switch can do becomes that.
         """
+        if self._takes_all:
+            return wanted
         rate = self._rate(wanted.rate_kbps)
         burst = self._burst(wanted.burst_kbit, rate)
         if not wanted.precedence:
@@ -75,6 +90,12 @@ class Quirks:
         drop = self._rate(wanted.drop_kbps) if wanted.drop_kbps else 0
         drop_burst = self._burst(wanted.drop_burst_kbit, drop) if drop else 0
         return MeterSetting(rate, burst, wanted.precedence, drop, drop_burst)
+
+    @cached_property
+    def _takes_all(self) -> bool:
+        """Whether every rate and burst can be set: so it is with most, and plans have many meters."""
+        plain = Quirks()
+        return all(getattr(self, name) == getattr(plain, name) for name in _OF_NUMBERS)
 
     def _rate(self, rate: int) -> int:
         step = self.rate_step_kbps

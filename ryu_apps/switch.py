@@ -72,6 +72,9 @@ class Surroundings(Protocol):
     def sampled(self, batch: SampleBatch, alive: list[Sighting]) -> None:
         """A poll was answered; the hosts seen sending in it are ``alive``."""
 
+    def lowered(self, dpid: int, plan_version: int | None) -> bool:
+        """All that this plan lowers is lowered on the switch; whether meters may be raised for it now."""
+
     def applied(self, applied: Applied) -> None:
         """The switch was compared with the plan, and brought there where it could be."""
 
@@ -108,7 +111,12 @@ class Switch:
         self._talk = Conversation(self.datapath, self.config.polling.timeout_s)
         self._sampler = Sampler(self.dpid, self.pairs)
         self.installed = Installed(self.dpid, self._talk)
-        self.enforcer = Enforcer(self.installed, self.config.enforcement, self._modifying)
+        self.enforcer = Enforcer(
+            self.installed,
+            self.config.enforcement,
+            self._modifying,
+            lambda version: self.surroundings.lowered(self.dpid, version),
+        )
 
     @property
     def dpid(self) -> int:
@@ -312,6 +320,8 @@ class Switch:
         if wanted is None or not self.ready:
             return
         standing = self.enforcer.reconcile(wanted)
+        if self.enforcer.is_waiting:
+            return
         if standing.in_step is not False:
             self._differs_since = None
         elif self._differs_since is None:

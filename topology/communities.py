@@ -30,10 +30,12 @@ _EXPONENT: Final = 1 / 3
 _SMALL: Final = 2_000
 _TRIES_WHEN_SMALL: Final = 8
 #: Up to there several resolutions are tried as well: these times the usual one.
-_SCALES: Final = (1.0, 1.3, 1.7, 2.2, 3.0)
+_SCALES: Final = (0.6, 1.0, 1.4, 2.0, 3.0)
+#: The coarsest not on fewer endpoints: a host on its way from one application of four to another would join them.
+_COARSER_FROM: Final = 40
 #: From a warm start an endpoint moves only for this part of all its closeness: who is nearly as close to
 #: two applications must not go to and fro.
-_INERTIA: Final = 0.1
+_INERTIA: Final = 0.05
 #: A fresh result must be shorter to describe than the one at hand by this part.
 _WORTH_MOVING: Final = 0.01
 
@@ -92,7 +94,7 @@ def find_communities(
     resolution :       > 0; higher gives smaller, tighter communities. None gives 1 up to
                        ``DEFAULT_HORIZON`` endpoints with traffic and beyond that their number over it:
                        then the density asked of a community stays as the network grows. On a small
-                       network, without ``start``, that is the least of several, of which the one counts
+                       network, without ``start``, that is one of several, of which the one counts
                        whose communities describe the traffic in the fewest bits (``map_equation``).
     start :            shape (n,), labels to start from, such as ``labels_to_start_from`` the last
                        result: faster, and nearer to it. None starts from single endpoints.
@@ -114,10 +116,12 @@ def find_communities(
     if graph.nnz == 0:
         nobody = np.arange(n, dtype=np.int64)
         return Communities(tuple(endpoints), nobody, is_service, 0.0, resolution or 1.0, 0.0)
-    several = resolution is None and start is None and n <= _SMALL
+    scales: tuple[float, ...] = (1.0,)
+    if resolution is None and start is None and n <= _SMALL:
+        scales = _SCALES if n >= _COARSER_FROM else _SCALES[1:]
     usual = resolution or _usual_resolution(graph)
     found = []
-    for scale in _SCALES if several else (1.0,):
+    for scale in scales:
         size, density = _expectation(graph, usual * scale)
         label = _cluster(graph, size, density, np.random.default_rng(seed), start)
         label = _by_first_member(_adopt_singles(graph, _connected_parts(graph, label)))
@@ -149,6 +153,8 @@ def follow_communities(
 
 def labels_to_start_from(last: Communities, endpoints: Sequence[str]) -> I64:
     """The last result's labels for these endpoints, shape (n,), for ``start``; newcomers are alone."""
+    if last.endpoints == tuple(endpoints):
+        return last.label.copy()
     label_of = dict(zip(last.endpoints, last.label.tolist(), strict=True))
     fresh = len(last.endpoints)
     return np.array([label_of.get(name, fresh + i) for i, name in enumerate(endpoints)], np.int64)
@@ -238,7 +244,7 @@ def _cluster(
     singles = np.arange(len(size), dtype=np.int64)
     tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
     found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]
-    return max(found, key=lambda label: quality(graph, size, label, density))
+    return min(found, key=lambda label: code_length(graph, label))
 
 
 def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:

@@ -25,6 +25,8 @@ def bar(side: Side, scale: Scale) -> Markup:
             f"{scale.plain(side.p90)}, grant {scale.plain(side.grant)}"
         )
         offered, low, high = (_at(rate, side.grant) for rate in (side.offered, side.p50, side.p90))
+        # All of it beyond the end: the end shows that there is something.
+        low = min(low, _WIDTH - 4)
         over = " over" if side.offered > side.grant * 1.005 else ""
         shapes = (
             f'<rect class="track" x="0" y="6" width="{_GRANT_AT:g}" height="4"/>'

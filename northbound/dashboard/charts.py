@@ -232,7 +232,9 @@ def _value_labels(frame: _Frame, scale: Scale) -> Iterator[Markup]:
     for number in range(1, int(frame.top / frame.step + 1e-9) + 1):
         y = frame.y(number * frame.step) / 10 * _PLOT_SHARE
         shown = f"{number * frame.step / scale.factor:g}" + (f" {scale.unit}" if number == 1 else "")
-        yield Markup('<text class="value" x="4" y="{}%" dy="-4">{}</text>').format(f"{y:.2f}", shown)
+        # Of the topmost line the label is below: above it is somebody else's place.
+        below = 12 if y < 8 else -4
+        yield Markup('<text class="value" x="4" y="{}%" dy="{}">{}</text>').format(f"{y:.2f}", below, shown)
 
 
 def _limit_labels(frame: _Frame, limits: Iterable[Limit], scale: Scale) -> Iterator[Markup]:

@@ -21,15 +21,18 @@ from northbound.dashboard import figures, quality, words
 from northbound.dashboard.bars import bar
 from northbound.dashboard.charts import fan_chart
 from northbound.dashboard.figures import Scale
+from northbound.dashboard.group_graph import drawn
 from northbound.dashboard.tree import SORTS, Question, ancestors, children, sides, whole_tree
 from planner.prediction import row_of
-from planner.snapshot import NotThere, Operations, PoolForecast, Snapshot
+from planner.snapshot import NotThere, Operations, PoolForecast, Snapshot, UnknownGroup
+from topology.group_log import LoggedEvent
 
 BASE: Final = "/dashboard"
 _HERE: Final = Path(__file__).parent
 #: History that a chart may show, as so many times the longest horizon: a fan must stay wide enough to read.
 SPANS: Final = (4, 16, 48)
 _MAX_ALARMS: Final = 200
+_MAX_EVENTS: Final = 50
 
 Text = Annotated[str, Query(max_length=200)]
 
@@ -244,7 +247,20 @@ def _groups(router: APIRouter, pages: Pages) -> None:
             sides={snapshot.pools.path[row]: sides(snapshot.pools, row) for row in found.pools},
             members=[(member, paths.get(member)) for member in found.members[:500]],
             totals=views.group_metrics(snapshot, found, {})["current"],
+            events=_past_of(pages, group_id),
+            picture=drawn(
+                found.members, pages.operations.grouping.conversations(set(found.members)), _scale(snapshot)
+            ),
         )
+
+
+def _past_of(pages: Pages, group_id: str) -> list[LoggedEvent]:
+    """What happened to a group, newest first."""
+    try:
+        return list(reversed(pages.operations.grouping.events(group_id)))[:_MAX_EVENTS]
+    except UnknownGroup:
+        # That of users in no group is a name, and no group.
+        return []
 
 
 def _others(router: APIRouter, pages: Pages) -> None:

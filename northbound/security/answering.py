@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Send
 
 from northbound.security.headers import protect
@@ -77,9 +77,11 @@ class Answer:
             await self.before_start(message["status"])
         self.has_started = True
         self.started()
-        headers = MutableHeaders(scope=message)
-        protect(headers, self._path, self._security.by_tls)
-        self._media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        message["headers"] = list(message.get("headers", ()))
+        protect(message["headers"], self._path, self._security.by_tls)
+        self._media_type = (
+            Headers(raw=message["headers"]).get("content-type", "").partition(";")[0].strip().lower()
+        )
         if self._hides and self._media_type.startswith(_HIDDEN):
             self._start = message
             if self._media_type == "text/event-stream":

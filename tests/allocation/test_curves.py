@@ -12,10 +12,10 @@ from allocation.curves import (
     forecast_curves,
     linear_curves,
     path_weight,
-    preset_curves,
+    preset_demand,
     quantile_knots,
 )
-from allocation.expected_loss import allocate_by_curves
+from allocation.expected_loss import allocate_by_forecast
 from tests.allocation.trees import INF, tree_of
 
 FLAT = (("g", 0, INF, 1), ("g/a", 0, INF, 1), ("g/b", 0, INF, 1))
@@ -65,28 +65,31 @@ def test_a_straight_curve_is_weight_times_level():
     np.testing.assert_allclose(curves.at(99.0), [100, 30])
 
 
-def test_presets_end_at_the_full_rate_at_a_common_level():
-    """So that with capacity for all each kind has all it can use."""
-    tree = tree_of(("g", 0, INF, 1), *((f"g/{kind}", 0, INF, 1) for kind in PRESETS))
-    curves = preset_curves(tree, list(PRESETS), np.full(len(PRESETS), 8.0))
-    np.testing.assert_allclose(curves.at(3.0), 8)
+QUANTILE = np.array([0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98])
 
 
 def test_under_pressure_calls_and_games_keep_their_rate_and_bulk_waits():
-    """A tenth of the capacity short of what all could use is taken from those that bear it."""
+    """Each could use 10 Mbit/s and there are 24 for four: those give way that bear it."""
     kinds = ["gaming", "conferencing", "video", "bulk"]
     tree = tree_of(("g", 0, INF, 1), *((f"g/{kind}", 0, INF, 1) for kind in kinds))
     tree = replace(tree, sharing=np.ones(len(tree), np.uint8))
-    curves = preset_curves(tree, kinds, np.full(4, 10e6))
-    got = allocate_by_curves(tree, curves, capacity_bps=24e6).grant_bps[1:] / 10e6
-    assert got[0] == 1
-    assert got[1] > 0.9
+    demand = np.concatenate([preset_demand(kind, QUANTILE, np.array([10e6])) for kind in kinds])
+    got = allocate_by_forecast(tree, QUANTILE, demand, capacity_bps=24e6).grant_bps[1:] / 10e6
+    assert got[0] > 0.95
+    assert got[1] > 0.85
     assert got[0] > got[1] > got[2] > got[3] > 0
 
 
-def test_an_unknown_kind_names_the_pool():
-    """And lists those there are."""
-    with pytest.raises(
-        ValueError, match="g/b: curve must be one of bulk, conferencing, gaming, video, got fax"
-    ):
-        preset_curves(tree_of(*FLAT), ["bulk", "fax"], np.ones(2))
+@pytest.mark.parametrize("kind", list(PRESETS))
+def test_presets_rise_to_nearly_all_that_can_be_used(kind):
+    """At quantile 0.98, of two that could use 3 and 6; never falling."""
+    demand = preset_demand(kind, QUANTILE, np.array([3.0, 6.0]))
+    assert demand.shape == (2, len(QUANTILE))
+    assert (np.diff(demand, axis=1) >= 0).all()
+    np.testing.assert_allclose(demand[:, -1], [3.0, 6.0], rtol=0.05)
+
+
+def test_an_unknown_kind_is_refused():
+    """And those there are, are listed."""
+    with pytest.raises(ValueError, match="curve must be one of bulk, conferencing, gaming, video, got fax"):
+        preset_demand("fax", QUANTILE, np.ones(1))

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import enforce, enforce_meters, enforce_seam, enforce_traffic
+from bench import enforce, enforce_group, enforce_meters, enforce_seam, enforce_traffic
 from bench.delay_line import Lane
+from bench.wandering_source import sent_by
 from mininet_scenarios import leftovers, requirements
 from mininet_scenarios.leftovers import Run
 from mininet_scenarios.network import build
-from planner.config import Allocation
+from planner.config import Allocation, parse
 from planner.plan import decode_plan
 from planner.report import AppliedReport, NetworkReport, encode_applied, encode_network
 from ryu_apps.codec.messages import MeterCommand, meter_mods
@@ -101,6 +102,30 @@ def test_wire_delivers_in_order_and_not_before_the_time():
     assert sink.sent == []
     lane.pass_on(lane.next_due + 1)
     assert sink.sent == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.125, 0.5, 0.9])
+def test_wandering_source_sends_its_mean_and_never_takes_back(phase: float):
+    """Over a whole period the mean, in between from a tenth to nineteen tenths of it."""
+    assert sent_by(60, 2e6, 60, phase) == pytest.approx(2e6 * 60)
+    sent = np.array([sent_by(second, 2e6, 60, phase) for second in range(61)])
+    rate = np.diff(sent)
+    assert rate.min() == pytest.approx(0.1 * 2e6, rel=0.1)
+    assert rate.max() == pytest.approx(1.9 * 2e6, rel=0.01)
+
+
+def test_all_sources_together_offer_the_same_at_any_time():
+    """Load wanders between the switches and does not come or go."""
+    phases = [number / enforce_group.N_SWITCHES for number in range(enforce_group.N_SWITCHES)]
+    sent = [sum(sent_by(second, 2e6, 60, phase) for phase in phases) for second in range(61)]
+    assert np.diff(sent) == pytest.approx(8 * 2e6)
+
+
+def test_group_of_the_measurement_is_one_that_the_planner_takes():
+    """Its users are on eight switches, and the file is one that the controller would load."""
+    spec = enforce_group.star()
+    config = parse(enforce_group.configuration(spec, 8080, 8650))
+    assert len({spec.hosts[user].switch for user in config.groups["crew"].members}) == 8
 
 
 @pytest.mark.e2e

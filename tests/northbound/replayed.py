@@ -10,8 +10,10 @@ import numpy as np
 
 from planner.alarms import AlarmStream
 from planner.config import Config, load
+from planner.group_desk import GroupDesk
 from planner.loop import Planner
 from planner.policy_desk import PolicyDesk
+from planner.rates import RateHistory
 from planner.replay import AtOnce, MadeUpNetwork
 from planner.report import AppliedReport
 from planner.snapshot import ForecastQuality, PoolForecast, Snapshot
@@ -30,6 +32,8 @@ class Replayed:
         self.config = config
         trace = load_trace(SAMPLE_TRACE)
         self.planner = Planner(config, AtOnce())
+        # Else plans grow stale while a test looks at them.
+        self.planner.clock = lambda: self.now
         self._tick_s = config.allocation.tick_s
         self._trace = trace
         self._network = MadeUpNetwork.of(config, trace.users)
@@ -48,6 +52,7 @@ class Replayed:
         self.archetypes = FakeArchetypes()
         self.told: list[str] = []
         self.policy = PolicyDesk(self.planner, self.told.append, lambda: self.now)
+        self.grouping = GroupDesk(self.planner, self.told.append, lambda: self.now)
         for _ in range(ticks):
             self.go_on()
 
@@ -107,8 +112,8 @@ class Replayed:
     def pool_forecast(self, pool: str, since: float, *more: Any) -> PoolForecast:
         return self.planner.pool_forecast(pool, since, *more)
 
-    def group_history(self, group_id: str, since: float) -> dict[str, Any]:
-        return self.planner.group_history(group_id, since)
+    def rate_history(self, *asked: Any) -> RateHistory:
+        return self.planner.rate_history(*asked)
 
     def summary(self) -> dict[str, Any]:
         return self.planner.tally.report(None)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from northbound.api import create_app
 from northbound.cli import app
+from northbound.cli_exit import Exit
 from northbound.server import listen
 from planner.config import Config
 from tests.northbound.doubles import NOW, TOKEN, FakeOperations
@@ -125,11 +126,11 @@ def test_level_is_passed_on(url: str):
 
 @pytest.mark.parametrize("command", READS)
 def test_no_planner_is_one_line(command: str):
-    """Nobody there is a failure, told with the address."""
+    """Nobody there is told with the address, and has a status of its own."""
     with listen("127.0.0.1", 0) as closed:
         port = closed.getsockname()[1]
     result = runner.invoke(app, [command, "--url", f"http://127.0.0.1:{port}"])
-    assert result.exit_code == 1
+    assert result.exit_code == Exit.UNREACHABLE
     assert result.stderr.startswith(f"tidegate: no planner answers at http://127.0.0.1:{port}: ")
     assert result.stderr.count("\n") == 1
 

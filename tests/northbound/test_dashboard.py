@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 
 from northbound.dashboard.charts import fan_chart
 from northbound.dashboard.figures import Scale, span
+from northbound.dashboard.group_graph import MOST, drawn
 from northbound.dashboard.tree import PAGE, Question, children, whole_tree
 from planner.snapshot import GroupView, Level, Pools, Snapshot
 from tests.northbound.conftest import Ask
@@ -165,9 +167,11 @@ def test_files_of_pages_are_there_and_need_no_token(ask: Ask):
 
 
 def test_stranger_is_sent_to_log_in(ask: Ask):
-    """Without a token a browser sees the login page and nothing of the network."""
-    answer = ask("GET", "/dashboard", None, headers={"Accept": "text/html"})
-    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/login")
+    """Without a token a browser sees the login page and nothing of the network; a program is told in its own way."""
+    for page in ("/", "/dashboard", "/dashboard/pools/anna"):
+        answer = ask("GET", page, None, headers={"Accept": "text/html"})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/login")
+        assert ask("GET", page, None).status_code == 401
     assert "anna" not in ask("GET", "/dashboard/login", None).text
 
 
@@ -256,6 +260,28 @@ def test_user_in_two_regions_groups_are_told_apart(ask: Ask, operations: FakeOpe
 
 
 # Charts and figures.
+
+
+def test_group_is_drawn_with_who_talks_to_whom():
+    """Each pair is one line, the busiest the widest, and says who and how much."""
+    talk = {("anna", "ben"): 4e6, ("ben", "<carla>"): 1e6}
+    svg = str(drawn(("anna", "ben", "<carla>", "david"), talk, MBPS))
+    widths = [float(width) for width in re.findall(r'stroke-width="([\d.]+)"', svg)]
+    assert sorted(widths) == widths == [4.5, 9.0]
+    assert "anna and ben: 4.00 Mbit/s" in svg
+    assert svg.count('class="node"') == 4
+    assert "<carla>" not in svg
+    assert drawn(("anna",), {}, MBPS) is None
+
+
+def test_ring_has_room_for_the_busiest_only():
+    """A group of hundreds is no ball of wool."""
+    names = [f"u{number:03d}" for number in range(200)]
+    talk = {(one, other): 1e3 * at for at, (one, other) in enumerate(pairwise(names), 1)}
+    svg = str(drawn(names, talk, MBPS))
+    assert svg.count('class="node"') == MOST
+    assert ">u198<" in svg
+    assert ">u000<" not in svg
 
 
 def chart(**changed: object) -> str:

@@ -156,3 +156,16 @@ def test_standbys_are_counted(ask: Ask):
         "kept_bps": {"up": 0, "down": 0},
         "standbys": [],
     }
+
+
+def test_boost_is_tried_without_being_made(ask: Ask, operations: FakeOperations):
+    """The answer lists meters; no boost is there afterwards."""
+    body = {"pools": ["user:anna"], "end": operations.running.now + 600, "guarantee_mbps": 15}
+    answer = ask("POST", "/boosts?dry_run=true", json=body)
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["dry_run"] is True
+    assert any(
+        one["pool"].endswith("/anna") and one["after_kbps"] > one["before_kbps"] for one in found["meters"]
+    )
+    assert ask("GET", "/boosts").json()["boosts"] == []

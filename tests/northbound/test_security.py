@@ -291,6 +291,19 @@ def test_answers_are_not_kept_framed_or_sniffed(guarded: Guarded):
         assert headers["referrer-policy"] == "no-referrer"
 
 
+def test_answer_that_fails_is_protected_too_and_tells_nothing(guarded: Guarded):
+    """The traceback is in the log alone."""
+
+    @guarded.app.get("/broken")
+    def broken() -> None:
+        raise RuntimeError("the inside of the planner")
+
+    answer = guarded.ask("GET", "/broken", guarded.token("admin"))
+    assert answer.status_code == 500
+    assert "inside" not in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
 def test_log_holds_no_secret(guarded: Guarded, caplog: pytest.LogCaptureFixture):
     """Not of right tokens, wrong ones, sessions or bodies, however much is logged."""
     token, wrong = guarded.token("admin"), "tg_12345678_" + "w" * 43
@@ -309,6 +322,28 @@ def test_log_holds_no_secret(guarded: Guarded, caplog: pytest.LogCaptureFixture)
         assert secret not in ours
         assert secret not in log
     assert "refused GET from" in ours
+
+
+def test_writes_are_in_the_audit_log_with_who_what_and_how_it_ended(guarded: Guarded):
+    """Refused ones of somebody known as well; reads and strangers' attempts are not."""
+    operate, read = guarded.token("operate", name="ops"), guarded.token("read", name="eyes")
+    guarded.ask("GET", "/session", operate)
+    guarded.ask("PUT", "/groups/g1/bandwidth", None, json={"weight": 9})
+    guarded.ask("PUT", "/groups/g1/bandwidth", operate, json={"weight": 2, "token": "hidden"})
+    guarded.ask("PUT", "/groups/g1/bandwidth?x=1", operate, json={"weight": 3})
+    guarded.ask("PUT", "/groups/g1/bandwidth", read, json={"weight": 4})
+    assert guarded.security.audit is not None
+    entries, _ = guarded.security.audit.page(0, 10)
+    path = "/groups/g1/bandwidth"
+    assert [(e["actor"], e["action"], e["target"], e["after"], e["outcome"]) for e in entries] == [
+        ("ops", f"PUT {path}", path, {"weight": 2, "token": "not kept"}, "refused with status 422"),
+        ("ops", f"PUT {path}", f"{path}?x=1", {"weight": 3}, "ok"),
+        ("eyes", f"PUT {path}", path, None, "refused with status 403"),
+    ]
+    admin = guarded.token("admin")
+    shown = guarded.ask("GET", "/audit?after=1&limit=1", admin).json()
+    assert (shown["total"], [entry["n"] for entry in shown["entries"]]) == (3, [2])
+    assert [entry["n"] for entry in guarded.ask("GET", "/audit?limit=2", admin).json()["entries"]] == [2, 3]
 
 
 def test_writes_wait_for_the_audit_log(guarded: Guarded, monkeypatch: pytest.MonkeyPatch):

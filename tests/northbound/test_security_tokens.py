@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -97,7 +98,7 @@ def test_token_ends_by_itself(guarded: Guarded):
         ({"expires": NOW}, "expires must be later"), ({"scope": "admin", "region": "west"}, "scope must be read or operate"),
     ],
 )  # fmt: skip
-def test_token_that_makes_no_sense_is_refused(values: dict, fault: str):
+def test_token_that_makes_no_sense_is_refused(values: dict[str, Any], fault: str):
     """The message names the rule and the value."""
     asked = {"name": "x", "scope": "read", "expires": None, **values}
     with pytest.raises(TokenError, match=fault):
@@ -170,7 +171,7 @@ def test_command_makes_lists_rotates_and_revokes(tmp_path: Path, monkeypatch: py
               ("create", "--name", "x", "--scope", "root")],
 )  # fmt: skip
 def test_command_tells_what_is_wrong_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ):
     """And changes nothing."""
     monkeypatch.chdir(tmp_path)

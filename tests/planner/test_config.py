@@ -88,7 +88,7 @@ BAD: list[tuple[str, str, str, str]] = [
     ("cluster far away in the clear", "", "forecasting: {dask_address: tcp://10.0.0.9:8786}", "forecasting.dask_address must be tls:// unless the scheduler is on loopback, got 'tcp://10.0.0.9:8786'"),
     ("cluster without a key", "", "forecasting: {dask_address: tls://dask.example:8786, dask_ca_file: ca.pem, dask_cert_file: c.pem}", "forecasting.dask_key_file must be given with tls://dask.example:8786, got none"),
     ("quantile of certainty", "", "forecasting: {quantiles: [0.5, 0.9, 1]}", "forecasting.quantiles.2 must be < 1, got 1"),
-    ("open to the world", "", "northbound: {host: 0.0.0.0}", "northbound.host must be a loopback address until TLS is configured, got '0.0.0.0'"),
+    ("open to the world", "", "planner: {host: 0.0.0.0}", "planner.host must be a loopback address, got '0.0.0.0'"),
     ("port too high", "", "northbound: {port: 65536}", "northbound.port must be <= 65535, got 65536"),
     ("one port for two", "", "planner: {port: 8080}", "planner.port must not be northbound.port, got 8080 in both"),
     ("one file for two", "", "planner: {secret_file: var/token}", "planner.secret_file must not overlap northbound.token_file, got var/token in both"),

@@ -246,7 +246,13 @@ def deep(name: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize(
     "name",
-    ["loop.build", "decision.allocate_by_forecast", "decision.hold_tree", "decision.switch_shares", "loop.meter_tables"],
+    [
+        "loop.build",
+        "decision.allocate_by_forecast",
+        "decision.hold_tree",
+        "decision.switch_shares",
+        "loop.meter_tables",
+    ],
 )
 def test_what_a_step_calls_may_fail(running: Running, monkeypatch: pytest.MonkeyPatch, name: str):
     """The pure parts may raise: the last plan stands until they are well, also while the network changes."""
@@ -329,7 +335,7 @@ def test_ingest_from_other_threads_only_queues(running: Running):
 
         def read() -> None:
             done.append(running.planner.snapshot.plan.version)
-            done.append(running.planner.group_history("ungrouped", 0.0)["time"].shape)
+            done.append(running.planner.rate_history(Level.GROUP, "ungrouped", START, START + 60).time.shape)
             running.planner.ingest(SampleBatch(0x11, START))
 
         reader = threading.Thread(target=read)
@@ -438,13 +444,15 @@ def test_history_of_a_group_is_what_was(running: Running):
     """Rates of the group's parts are summed; before it existed it is unknown; other ids are unknown groups."""
     running.planner.grouping.pin("studio", ("anna", "david"), running.now)
     running.tick(count=2)
-    past = running.planner.group_history("studio", 0.0)
-    assert past["offered_bps"].shape == past["grant_bps"].shape == (2, len(past["time"]))
-    assert np.isnan(past["offered_bps"][:, :3]).all()
-    assert past["offered_bps"][:, -1].tolist() == [4e6, 4e6]
-    assert running.planner.group_history("studio", running.now)["time"].shape == (0,)
+    since = running.now - 25
+    past = running.planner.rate_history(Level.GROUP, "studio", since, running.now)
+    assert past.offered_bps.shape == past.grant_bps.shape == (2, len(past.time))
+    assert np.isnan(past.offered_bps[:, :3]).all()
+    assert past.offered_bps[:, -1].tolist() == [4e6, 4e6]
+    nothing = running.planner.rate_history(Level.GROUP, "studio", running.now, running.now + 1)
+    assert nothing.time.shape == (0,)
     with pytest.raises(UnknownGroup):
-        running.planner.group_history("nobody", 0.0)
+        running.planner.rate_history(Level.GROUP, "nobody", since, running.now)
 
 
 # Restarts.

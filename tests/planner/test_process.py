@@ -21,7 +21,7 @@ from planner.policies import NO_CEILING, Lift, PoolPolicy
 from planner.policies_file import pool_policy
 from planner.policy import Override, Policies
 from planner.process import PlannerProcess, open_store
-from planner.snapshot import NotThere, Refused, UnknownGroup
+from planner.snapshot import Level, NotThere, Refused, UnknownGroup
 from tests.planner.networks import network, small
 
 Write = tuple[tuple[str, ...], dict[str, Any]]
@@ -233,7 +233,8 @@ def test_process_plans_by_itself_and_ends_when_told(tmp_path: Path):
     process.create_group("studio", ("anna", "ben"), {"ceiling_bps": (6_000_000, 6_000_000)})
     assert until(lambda: "global/west/studio" in process.snapshot.pools.path)
     assert process.snapshot.plan.version > version
-    assert process.group_history("studio", 0.0)["grant_bps"].shape[0] == 2
+    now = process.snapshot.time
+    assert process.rate_history(Level.GROUP, "studio", now - 60, now).grant_bps.shape[0] == 2
     assert process.summary()["meters_equal_plan"] is None
     process.stop()
     assert until(

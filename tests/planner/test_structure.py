@@ -69,6 +69,21 @@ def test_sharing_is_the_parents_unless_somebody_says_otherwise():
     assert not by_name["found"]
 
 
+def test_value_curves_are_the_parents_unless_somebody_says_otherwise():
+    """A user's own word wins over its group's; who shares by forecast is not listed."""
+    users = {
+        user: {"macs": [f"00:00:00:00:01:{n:02x}"]} for n, user in enumerate(("anna", "ben", "carla"), 1)
+    }
+    users["ben"]["curve"] = "forecast"
+    users["carla"]["curve"] = "gaming"
+    config = small(users=users, groups={"tv": {"members": ["anna", "ben"], "curve": "video"}})
+    s = structure_of(
+        config, network(config, {"anna": 0x11, "ben": 0x11, "carla": 0x21}), {"tv": {"anna", "ben"}}
+    )
+    named = {kind: [s.path[row].rpartition("/")[2] for row in rows] for kind, rows in s.curves.items()}
+    assert named == {"gaming": ["carla"], "video": ["tv", "anna"]}
+
+
 def test_absent_users_are_in_no_pool():
     """A user whose host is not on the network has no pool, no meter and no binding."""
     config = small()

@@ -7,6 +7,7 @@ from ryu_apps.accounting import PairNumbers
 from ryu_apps.cookies import Kind
 from ryu_apps.enforcer import Standing, Wanted
 from ryu_apps.flows import wire_entry
+from ryu_apps.order import DecreasesFirst
 from ryu_apps.pipeline import FlowEntry
 from ryu_apps.switch import Applied, Switch
 from telemetry.samples import SampleBatch
@@ -30,6 +31,7 @@ class World:
     reports: list[Applied] = field(default_factory=list)
     recoveries: list[tuple[list[Sighting], bool]] = field(default_factory=list)
     changed_facts: int = 0
+    order: DecreasesFirst = field(default_factory=DecreasesFirst)
 
     @property
     def standing(self) -> Standing:
@@ -38,6 +40,10 @@ class World:
 
     def wanted(self, dpid: int) -> Wanted | None:
         return self.want
+
+    def lowered(self, dpid: int, plan_version: int | None) -> bool:
+        self.order.lowered(dpid, plan_version)
+        return self.order.may_raise(plan_version)
 
     def host_of_series(self, dpid: int, series: int) -> tuple[str, int] | None:
         return self.hosts.get(series)

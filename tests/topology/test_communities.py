@@ -64,6 +64,17 @@ def test_planted_applications_are_recovered(n: int, cross_talk: float, least: fl
     assert found.services() == set(planted.endpoints[-2:])
 
 
+def test_the_scale_comes_from_the_network_where_that_is_small() -> None:
+    """One large sparse application among few endpoints is split less than at a fixed resolution."""
+    chosen, fixed = [], []
+    for sizes in ([14, 52], [6, 7, 34, 3, 18], [3, 6, 33, 17, 3]):
+        for seed in range(4):
+            planted = planted_applications(sizes, seed, cross_talk=0.1, services=2)
+            chosen.append(agreement(planted, found_in(planted)))
+            fixed.append(agreement(planted, found_in(planted, resolution=1.0)))
+    assert np.mean(chosen) > np.mean(fixed) + 0.1
+
+
 def test_the_same_seed_gives_the_same_partition() -> None:
     """Bit for bit, and another order of the edges changes nothing."""
     planted = planted_applications(mixed_sizes(500, 3), 3, cross_talk=0.3)

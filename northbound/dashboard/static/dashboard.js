@@ -189,6 +189,15 @@ function tell(output, kind, text) {
   output.textContent = text;
 }
 
+// What a dry run found, as a list.
+function changes(found) {
+  const more = found.meters.length - 20;
+  const rows = found.meters.slice(0, 20).map((one) =>
+    `${one.pool} ${one.direction === "up" ? "upload" : "download"}: ${one.before_kbps} → ${one.after_kbps} kbit/s (switch ${one.dpid}, meter ${one.meter_id})`);
+  if (more > 0) rows.push(`and ${more} more`);
+  return rows;
+}
+
 const done = {
   boost: (found) => `Done: ${found.id} until ${new Date(found.end * 1000).toLocaleTimeString()}. The next plan follows it.`,
   override: () => "Done: the next plan follows it.",
@@ -200,6 +209,12 @@ async function write(element, method, path, body, kind) {
   try {
     const found = await send(method, path, body);
     if (kind === "login") return location.assign(new URLSearchParams(location.search).get("next")?.match(/^\/(?!\/).*/)?.[0] ?? "/dashboard");
+    if (found?.dry_run) {
+      tell(output, "tried", found.meters.length ? `Nothing is changed yet. ${found.meters.length} meters would be:` : "It would change no meter.");
+      const list = output.appendChild(document.createElement("ul"));
+      for (const row of changes(found)) list.appendChild(document.createElement("li")).textContent = row;
+      return;
+    }
     tell(output, "done", done[kind]?.(found) ?? "Done.");
     refresh();
   } catch (error) {
@@ -215,7 +230,8 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   let body;
   try { body = bodies[form.dataset.kind](form); } catch (error) { return tell(form.querySelector(".result"), "refused", error.message); }
-  write(form, form.dataset.method, form.dataset.api, body, form.dataset.kind);
+  const path = form.dataset.api + (event.submitter?.name === "try" ? "?dry_run=true" : "");
+  write(form, form.dataset.method, path, body, form.dataset.kind);
 });
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-api]");
