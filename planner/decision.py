@@ -109,7 +109,7 @@ def _within_links(
     d: int,
 ) -> ForecastAllocation:
     """The allocation with grants that the links carry: what a full link takes from some goes to others."""
-    cut = limits.within(tree, allocation, d)
+    cut = limits.within(allocation, d)
     if (cut == allocation.grant_bps).all():
         return allocation
     full = cut < allocation.grant_bps
@@ -117,7 +117,7 @@ def _within_links(
     narrowed = replace(tree, ceiling_bps=ceiling, guarantee_bps=np.minimum(tree.guarantee_bps, ceiling))
     again = share_out(narrowed)
     # Others may have risen into links that were nearly full.
-    grant = np.minimum(limits.within(narrowed, again, d), again.grant_bps)
+    grant = np.minimum(limits.within(again, d), again.grant_bps)
     bound = np.where(full | (grant < again.grant_bps), np.uint8(Bound.LINK), again.bound)
     return replace(again, grant_bps=grant, bound=bound)
 
