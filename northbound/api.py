@@ -24,15 +24,18 @@ from northbound.metrics_api import metrics_router
 from northbound.models_api import models_router
 from northbound.plan_api import plan_router
 from northbound.policies_api import policies_router
+from northbound.preconditions import Preconditions
 from northbound.prometheus_api import prometheus_router
 from northbound.remediation_api import remediation_router, webhooks_router
 from northbound.security.audience import narrowed
 from northbound.security.desk import Security
 from northbound.session_api import session_router
+from northbound.shaping_api import shaping_router
 from northbound.state_api import state_router
 from northbound.stream_api import stream_router
 from northbound.topology_api import topology_router
 from northbound.versioned import SERVERS, Versioned
+from northbound.writes import add_writes
 from planner.snapshot import Operations
 
 #: The check itself is in front: ``guard.Guard``; ``security.document`` tells OpenAPI of every route.
@@ -69,10 +72,11 @@ def create_app(
         swagger_ui_parameters={"validatorUrl": None},
     )
     problems.install(app)
+    preconditions = Preconditions()
     app.include_router(state_router(operations, stale_after_s, now, _version()))
     app.include_router(metrics_router(operations, now))
     app.include_router(plan_router(operations))
-    app.include_router(groups_router(operations, _BEARER))
+    app.include_router(groups_router(operations, _BEARER, preconditions))
     app.include_router(topology_router(operations, _BEARER))
     app.include_router(forecasts_router(operations, now))
     app.include_router(demand_router(operations))
@@ -84,10 +88,12 @@ def create_app(
     app.include_router(remediation_router(operations, _BEARER))
     app.include_router(webhooks_router(operations, _BEARER))
     app.include_router(prometheus_router(operations, stale_after_s, now))
+    app.include_router(shaping_router(operations, _BEARER, preconditions))
     app.include_router(stream_router(operations))
     app.include_router(dashboard_router(operations, now, stale_after_s))
     app.include_router(session_router(security))
     app.include_router(audit_router(security.audit))
+    add_writes(app, operations, now)
     put_in_force(app, security, whole)
     app.add_middleware(Versioned)
     return app

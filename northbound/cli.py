@@ -47,6 +47,7 @@ from northbound.cli_shared import (
     stop,
 )
 from northbound.cli_status import status
+from northbound.cli_top import top
 from planner.audit import AuditError
 from planner.config import Config, load
 from planner.config_faults import ConfigError
@@ -214,6 +215,7 @@ def events(planner: Remote, as_json: JsonOption = False) -> None:
 
 
 app.command(epilog=examples("status", "status --json --url https://planner.example:8080"))(status)
+app.command(epilog=examples("top", "top --sort short --level user", "top --once --filter west"))(top)
 app.command(epilog=examples("pool anna", "pool global/west/studio --history 6h"))(pool)
 app.command(epilog=examples("explain anna", "explain global/west/studio --json"))(cli_plan.explain)
 app.command(epilog=examples("forecast", "forecast anna --plot anna.png", "forecast anna --application web"))(

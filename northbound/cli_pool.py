@@ -86,6 +86,10 @@ def _past(issued: dict[str, Any], direction: str) -> tuple[list[float], list[flo
     return issued["time"][:n], rates[:n]
 
 
+def _lasted(seconds: float) -> str:
+    return span(round(seconds) if seconds < 120 else 60 * round(seconds / 60))
+
+
 def sparkline(name: str, time: Sequence[float | None], rates: Sequence[float | None]) -> str:
     """One line of blocks, at most sixty, each the highest of its steps: a dot is a gap, the lowest block 0."""
     known = [rate for rate in rates if rate is not None]
@@ -100,5 +104,5 @@ def sparkline(name: str, time: Sequence[float | None], rates: Sequence[float | N
         level = 0 if not here or not top else min(int(max(here) / top * len(_LEVELS)), len(_LEVELS) - 1)
         line += _LEVELS[level] if here else _GAP
     first, last = time[0], time[-1]
-    lasted = MISSING if first is None or last is None else span(round(last - first))
+    lasted = MISSING if first is None or last is None else _lasted(last - first)
     return f"{name} {line}  {mbps(min(known))} to {mbps(top)} Mbit/s in {lasted}"

@@ -63,8 +63,8 @@ class Remote:
     def write(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the planner answers to a write; nothing where it answers nothing."""
         with faults_told():
-            where, token = client.base_url(self.url, self.config), client.token(self.token_file, self.config)
-            return client.write(where, method, path, token, body, client.authority(self.config))
+            where, token_path, ca = self._place
+            return client.write(where, method, path, client.token(token_path), body, ca)
 
     def ask(
         self,
@@ -74,8 +74,15 @@ class Remote:
         timeout_s: float = client.TIMEOUT_S,
     ) -> dict[str, Any]:
         """The same as ``get``. Raises ConfigError, NoAnswer."""
-        where, token = client.base_url(self.url, self.config), client.token(self.token_file, self.config)
-        return client.get(where, path, token, query, also, client.authority(self.config), timeout_s)
+        where, token_path, ca = self._place
+        # The token is read each time: it may be rotated while a command goes on asking.
+        return client.get(where, path, client.token(token_path), query, also, ca, timeout_s)
+
+    @functools.cached_property
+    def _place(self) -> tuple[str, Path, Path | None]:
+        """Address, token file and certificate: the configuration is read once."""
+        where = client.base_url(self.url, self.config)
+        return where, client.token_path(self.token_file, self.config), client.authority(self.config)
 
 
 def asks_planner(command: Callable[Concatenate[Remote, _Own], None]) -> Callable[..., None]:

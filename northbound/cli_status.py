@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -25,8 +25,8 @@ def status(planner: Remote, as_json: JsonOption = False) -> None:
         "health": planner.get("/health", also=(503,)),
         **planner.get("/switches"),
         "plan": _allowed(planner, "/plan/state"),
-        "alarms": _counts(_allowed(planner, "/alarms", {"open": True, "limit": 1})),
-        "forecasts": _allowed(planner, "/forecasts"),
+        "alarms": _only(_allowed(planner, "/alarms", {"open": True, "limit": 1}), "open", "unacknowledged"),
+        "forecasts": _only(_allowed(planner, "/forecasts"), "time", "quantile", "coverage"),
     }
     show(answer, as_json, _parts)
     if answer["health"]["status"] != "ok":
@@ -39,8 +39,8 @@ def _allowed(planner: Remote, path: str, query: dict[str, Any] | None = None) ->
     return None if answer.get("status") == _FORBIDDEN else answer
 
 
-def _counts(alarms: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if alarms is None else {name: alarms[name] for name in ("open", "unacknowledged")}
+def _only(answer: dict[str, Any] | None, *names: str) -> dict[str, Any] | None:
+    return None if answer is None else {name: answer[name] for name in names}
 
 
 def _parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
@@ -52,7 +52,7 @@ def _parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
     yield tables.switches(answer)
 
 
-def plan_line(state: dict[str, Any] | None) -> str:
+def plan_line(state: Mapping[str, Any] | None) -> str:
     """Which plan stands, and how."""
     if state is None:
         return "not shown to this token"
@@ -67,7 +67,7 @@ def plan_line(state: dict[str, Any] | None) -> str:
     return line + (f" ({state['reason']})" if state["reason"] else "")
 
 
-def in_step(switches: list[dict[str, Any]]) -> str:
+def in_step(switches: Sequence[Mapping[str, Any]]) -> str:
     """How many switches hold what the plan says; those of no region have no part in it."""
     planned = [switch for switch in switches if switch["region"] is not None]
     equal = sum(switch["in_step"] is True for switch in planned)
@@ -75,7 +75,7 @@ def in_step(switches: list[dict[str, Any]]) -> str:
     return f"{equal} of {len(planned)} in step" + (f", {away} away" if away else "")
 
 
-def alarm_line(alarms: dict[str, Any] | None) -> str:
+def alarm_line(alarms: Mapping[str, Any] | None) -> str:
     """How many are open."""
     if alarms is None:
         return "not shown to this token"

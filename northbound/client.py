@@ -98,20 +98,22 @@ def write(
     return _ask(url, method, path, token, (), ca, TIMEOUT_S, json=body)
 
 
-def token(token_file: Path | None, config: Path | None) -> str:
-    """The token: from the file that was given, or that ``TIDEGATE_TOKEN_FILE`` or the configuration names.
+def token_path(token_file: Path | None, config: Path | None) -> Path:
+    """The file with the token: what was given, or what ``TIDEGATE_TOKEN_FILE`` or the configuration names.
 
     Raises
     ------
     ConfigError : if the configuration is wrong.
-    NoAnswer : if the token cannot be read.
     """
     if token_file is None and (named := os.environ.get(TOKEN_VARIABLE)):
         token_file = Path(named)
-    if token_file is None:
-        token_file = _northbound(config).token_file
+    return _northbound(config).token_file if token_file is None else token_file
+
+
+def token(path: Path) -> str:
+    """The token in a file. Raises NoAnswer if it cannot be read."""
     try:
-        return token_file.read_text().strip()
+        return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise NoAnswer(
             f"token not read: {error}; give --config or --token-file, or set {TOKEN_VARIABLE}"

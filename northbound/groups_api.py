@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,12 +16,14 @@ from northbound.answers import Answer
 from northbound.bodies import GroupBandwidth, GroupCreation, GroupMembers, UserPair
 from northbound.encoded import UNCHANGED, EncodedAnswers, answer
 from northbound.pages import MAX_LIMIT, Limit, Offset
+from northbound.preconditions import IfMatch, Preconditions, tag_of_entity
+from northbound.security.audience import REHEARSAL
 from planner.snapshot import Operations, UnknownGroup
 from topology.group_log import LoggedEvent
 
 GroupId = Annotated[str, Path(alias="groupID", min_length=1, max_length=128, description="a group's id")]
 UserId = Annotated[str, Path(alias="user", min_length=1, max_length=64, description="a user's id")]
-_WRITE = problems.documented(400, 401, 408, 409, 413, 421, 422)
+_WRITE = problems.documented(400, 401, 408, 409, 412, 413, 421, 422)
 
 
 class GroupEvent(Answer):
@@ -56,8 +60,9 @@ class Discovery(Answer):
     waiting: int = Field(description="members found elsewhere, too briefly so far or beyond that budget")
 
 
-def groups_router(operations: Operations, bearer: Depends) -> APIRouter:
+def groups_router(operations: Operations, bearer: Depends, preconditions: Preconditions) -> APIRouter:
     """The routes; writes carry ``bearer``."""
+    tags = _Tags(operations)
     router = APIRouter()
     reads, writes = (
         APIRouter(tags=["state"], responses=problems.documented(421)),
@@ -65,14 +70,15 @@ def groups_router(operations: Operations, bearer: Depends) -> APIRouter:
     )
     # What has a name of its own comes before what is named by an id.
     _add_wishes(reads, writes, operations)
-    _add_reads(reads, operations)
-    _add_own(writes, operations)
+    _add_reads(reads, operations, tags)
+    _add_own(writes, operations, preconditions, tags)
+    _add_pins(writes, operations)
     router.include_router(reads)
     router.include_router(writes)
     return router
 
 
-def _add_reads(router: APIRouter, operations: Operations) -> None:
+def _add_reads(router: APIRouter, operations: Operations, tags: _Tags) -> None:
     encoded = EncodedAnswers()
 
     @router.get("/groups", response_model=answers.Groups, responses=UNCHANGED | problems.documented(422))
@@ -82,13 +88,13 @@ def _add_reads(router: APIRouter, operations: Operations) -> None:
         return answer(request, await encoded.get(operations.snapshot, (limit, offset), encode))
 
     @router.get("/groups/{groupID}", response_model=answers.Group, responses=problems.documented(404, 422))
-    def show_group(group_id: GroupId) -> dict[str, Any]:
+    def show_group(group_id: GroupId, response: Response) -> dict[str, Any]:
         """One group: members, state, since when and why."""
-        snapshot = operations.snapshot
-        group = next((group for group in snapshot.groups if group.id == group_id), None)
-        if group is None:
-            raise UnknownGroup(group_id)
-        return views.group_row(snapshot.pools, group)
+        row = _row(operations, group_id)
+        tag = tags.of(group_id, row)
+        if tag is not None:
+            response.headers["ETag"] = tag
+        return row
 
     @router.get(
         "/groups/{groupID}/events", response_model=GroupEvents, responses=problems.documented(404, 422)
@@ -101,7 +107,7 @@ def _add_reads(router: APIRouter, operations: Operations) -> None:
         return {"events": [_event(event) for event in operations.grouping.events(group_id, since)]}
 
 
-def _add_own(router: APIRouter, operations: Operations) -> None:
+def _add_own(router: APIRouter, operations: Operations, preconditions: Preconditions, tags: _Tags) -> None:
     @router.post("/groups/create", status_code=201, response_model=answers.Written)
     def create_group(body: GroupCreation, response: Response) -> dict[str, Any]:
         """Make a group of your own. Its members leave the groups that were found for them."""
@@ -113,26 +119,31 @@ def _add_own(router: APIRouter, operations: Operations) -> None:
     @router.put(
         "/groups/{groupID}/bandwidth", response_model=answers.Written, responses=problems.documented(404)
     )
-    def set_bandwidth(group_id: GroupId, body: GroupBandwidth) -> dict[str, Any]:
+    def set_bandwidth(group_id: GroupId, body: GroupBandwidth, if_match: IfMatch = None) -> dict[str, Any]:
         """Override a group's guarantee, ceiling or weight. It outlives re-clustering and restart."""
         policy = body.policy()
-        operations.set_group_bandwidth(group_id, policy)
+        with preconditions.holding(if_match, lambda: tags.of(group_id)), tags.writing(group_id):
+            operations.set_group_bandwidth(group_id, policy)
         return _written(group_id, policy, None)
 
     @router.put(
         "/groups/{groupID}/members", response_model=answers.Written, responses=problems.documented(404)
     )
-    def set_members(group_id: GroupId, body: GroupMembers) -> dict[str, Any]:
+    def set_members(group_id: GroupId, body: GroupMembers, if_match: IfMatch = None) -> dict[str, Any]:
         """Replace the members of a group of your own."""
-        operations.grouping.set_members(group_id, body.members)
+        with preconditions.holding(if_match, lambda: tags.of(group_id)), tags.writing(group_id):
+            operations.grouping.set_members(group_id, body.members)
         return _written(group_id, {}, list(body.members))
 
     @router.delete("/groups/{groupID}", status_code=204, responses=problems.documented(404))
-    def delete_group(group_id: GroupId) -> Response:
+    def delete_group(group_id: GroupId, if_match: IfMatch = None) -> Response:
         """Take a group of your own away, with what it was allowed. Its members may be found elsewhere."""
-        operations.grouping.delete(group_id)
+        with preconditions.holding(if_match, lambda: tags.of(group_id)), tags.writing(group_id):
+            operations.grouping.delete(group_id)
         return Response(status_code=204)
 
+
+def _add_pins(router: APIRouter, operations: Operations) -> None:
     @router.post(
         "/groups/{groupID}/pins/{user}", response_model=answers.Written, responses=problems.documented(404)
     )
@@ -176,6 +187,39 @@ def _add_wishes(reads: APIRouter, writes: APIRouter, operations: Operations) -> 
         """Let two users meet again."""
         operations.grouping.allow(user, other)
         return Response(status_code=204)
+
+
+class _Tags:
+    """The tags of groups, but for those that were written since the newest snapshot: it shows them as they were."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        #: The number of the tick in whose snapshot a write is not yet to be seen, by group id.
+        self._written: dict[str, int] = {}
+
+    def of(self, group_id: str, row: dict[str, Any] | None = None) -> str | None:
+        """The tag of a group as it is; None where that is not known before the next tick."""
+        if self._written.get(group_id, -1) >= self._operations.snapshot.health.ticks:
+            return None
+        return tag_of_entity(row or _row(self._operations, group_id))
+
+    @contextmanager
+    def writing(self, group_id: str) -> Iterator[None]:
+        """Write to a group inside this."""
+        yield
+        if REHEARSAL.get() is None:
+            ticks = self._operations.snapshot.health.ticks
+            self._written = {name: at for name, at in self._written.items() if at >= ticks} | {
+                group_id: ticks
+            }
+
+
+def _row(operations: Operations, group_id: str) -> dict[str, Any]:
+    snapshot = operations.snapshot
+    group = next((group for group in snapshot.groups if group.id == group_id), None)
+    if group is None:
+        raise UnknownGroup(group_id)
+    return views.group_row(snapshot.pools, group)
 
 
 def _event(event: LoggedEvent) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import APIRouter, Body, Path, Response
 from fastapi.params import Depends
 from pydantic import Field, StringConstraints
 
@@ -14,7 +14,6 @@ from northbound.answers import Answer, Direction, LevelName
 from planner.config_block import Block
 from planner.config_events import MomentField, epoch_s
 from planner.config_fields import NAME_PATTERN, Fraction
-from planner.dry_run import MeterChange
 from planner.explain import Explanation as ExplanationValue
 from planner.policies_file import LiftBlock, PoolNames
 from planner.policy import TemporaryBoost
@@ -107,24 +106,6 @@ class Boost(Answer):
     ceiling_bps: Rates | None = Field(description="at least this; null: unchanged")
     weight_factor: float
     priority: int | None = Field(description="this class or an earlier one; null: unchanged")
-
-
-class TriedMeter(Answer):
-    """One meter that would get another rate."""
-
-    dpid: str
-    meter_id: int
-    pool: str
-    direction: Direction
-    before_kbps: int
-    after_kbps: int
-
-
-class TriedBoost(Answer):
-    """What a boost would change, were it on: use and forecasts are those of the newest decision."""
-
-    dry_run: Literal[True]
-    meters: list[TriedMeter] = Field(description="the largest change first")
 
 
 class Boosts(Answer):
@@ -290,19 +271,13 @@ def _add_boosts(router: APIRouter, operations: Operations, bearer: Depends) -> N
         status_code=201,
         response_model=Boost,
         dependencies=[bearer],
-        responses=written | {200: {"model": TriedBoost, "description": "With dry_run: nothing was changed."}},
+        responses=written,
         tags=["boosts"],
     )
-    def create_boost(
-        body: BoostCreation,
-        dry_run: Annotated[bool, Query(description="only say which meters it would change")] = False,
-    ) -> Response:
+    def create_boost(body: BoostCreation) -> Response:
         """Give pools more for a time. It ends by itself, and survives a restart until then."""
-        start = None if body.start is None else _epoch_s("start", body.start)
-        end = _epoch_s("end", body.end)
-        if dry_run:
-            changes = operations.policy.try_boost(body.pools, body.lift(), start, end)
-            return _answer({"dry_run": True, "meters": [_tried(one) for one in changes]})
+        start = None if body.start is None else moment_s("start", body.start)
+        end = moment_s("end", body.end)
         made = operations.policy.boost(body.id, body.pools, body.lift(), start, end, body.reason)
         return _answer(_boost(made), 201)
 
@@ -338,12 +313,8 @@ def _add_questions(router: APIRouter, operations: Operations) -> None:
         return _answer(_explanation(operations.policy.explain(pool)))
 
 
-def _tried(change: MeterChange) -> dict[str, Any]:
-    named = {"dpid": f"{change.dpid:016x}", "direction": views.DIRECTION_NAMES[change.direction]}
-    return asdict(change) | named
-
-
-def _epoch_s(name: str, moment: Any) -> float:
+def moment_s(name: str, moment: Any) -> float:
+    """Epoch seconds of a moment with its zone. Raises Refused."""
     if getattr(moment, "tzinfo", None) is None:
         # The planner and the one who asks need not be in the same zone.
         raise Refused(f"{name} must be epoch seconds or a time with its zone, got {moment}")

@@ -178,6 +178,9 @@ class GroupDesk:
             raise Refused(
                 f"groups.{group_id} must be an operator's group, it was found from traffic: pin members"
             )
+        shape = self._planner.shapes.of_group(group_id)
+        if shape is not None:
+            raise Refused(f"groups.{group_id} must be no traffic shape's, it is {shape.id}'s: change that")
         if group_id not in self._planner.grouping.made_by_rest:
             raise Refused(
                 f"groups.{group_id} must be made by REST, it is the configuration file's: {instead}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable
 from concurrent.futures import Executor
@@ -194,6 +195,13 @@ class Grouping:
     def regroup(self) -> None:
         """Look for groups at the next tick, and not when it is time."""
         self.errand.hurry()
+
+    def copied(self) -> Grouping:
+        """The same groups and wishes, to be changed by themselves."""
+        same = copy.copy(self)
+        same.tracker = GroupTracker.restore(self.tracker.state(), _rules(self.config))
+        same.made_by_rest, same.errand = set(self.made_by_rest), copy.copy(self.errand)
+        return same
 
     def views(self, policies: Policies, structure: Structure | None) -> tuple[GroupView, ...]:
         """The groups as operators see them, and the users that are in none."""

@@ -45,6 +45,7 @@ from planner.remediation.keeper import Keeper, isolating
 from planner.remediation.lookout import Lookout
 from planner.report import AppliedReport, NetworkReport
 from planner.requests import Requests, StandbyReport, standby_report
+from planner.shapes import Shapes
 from planner.snapshot import Health, Level, NotThere, PoolForecast, Pools, Snapshot, UnknownGroup
 from planner.structure import ROOT, Structure, build, repriced
 from planner.summary import Tally
@@ -79,6 +80,7 @@ class Planner:
         self.requests = Requests(config.allocation.tiers)
         self.fleet = Fleet.of(config)
         self.grouping = Grouping.of(config, self.fleet)
+        self.shapes = Shapes(self.policies, self.grouping, self.fleet)
         self.meter_ids = MeterIds()
         self.history = DemandHistory(config.forecasting, _expected_pools(config), load)
         self.prediction = Prediction(config, self.history, executor, trainer)
@@ -194,6 +196,7 @@ class Planner:
     def _observe(self, now: float) -> None:
         self._drain(now)
         self._stale |= self.fleet.step(now)
+        self._stale |= self.shapes.step(now)
         changed = self.policies.step(now, self.region_load())
         if self._stale and self.fleet.switches:
             self._rebuild(now)
@@ -430,6 +433,7 @@ class Planner:
             bindings=self.fleet.bindings.state(),
             boosts=dict(self.policies.boosts),
             remediation=self.remediation.state(),
+            shapes=dict(self.shapes.shapes),
         )
 
     def restore(self, memory: Memory) -> None:
@@ -441,6 +445,7 @@ class Planner:
         self.grouping.restore(memory.groups)
         self.fleet.restore_bindings(memory.addresses, memory.bindings)
         self.remediation.restore(memory.remediation)
+        self.shapes.restore(memory.shapes)
 
 
 def _expected_pools(config: Config) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from planner.policies import Lift
 from planner.policy import Override, TemporaryBoost
+from planner.shaping import TrafficShape
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Memory:
     #: ``planner.remediation.keeper.Keeper.state``; empty in a memory of before there was one.
     remediation: dict[str, Any] = field(default_factory=dict)
     bindings: dict[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, TrafficShape] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """The bytes that ``from_bytes`` reads."""
@@ -41,7 +43,8 @@ class Memory:
             }
             # A memory of before there were boosts has none.
             boosts = {name: _boost(entry) for name, entry in raw.pop("boosts", {}).items()}
-            return cls(**raw, overrides=overrides, boosts=boosts)
+            shapes = {name: TrafficShape.from_dict(entry) for name, entry in raw.pop("shapes", {}).items()}
+            return cls(**raw, overrides=overrides, boosts=boosts, shapes=shapes)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"planner state is malformed: {error!r}") from None
 

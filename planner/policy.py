@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from planner.config import Config, Pool
 from planner.config_fields import MAX_WEIGHT, MIN_WEIGHT, UNGROUPED
 from planner.policies import Dated, InForce, Lift, Pair, PolicySet, PoolPolicy, Rule, by_pool, next_change
 from planner.policies_file import policies_for, pool_policy, unknown_pool
+from planner.shaping import TrafficShape
 from planner.snapshot import NotThere, Refused
 
 
@@ -69,6 +71,9 @@ class Policies:
     in_force: InForce = field(default_factory=InForce)
     #: The boosts that are on, by pool.
     _boosted: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
+    #: The traffic shapes of each user that is shaped by itself, the narrowest last; and of groups made of a range.
+    _shaped: Mapping[str, tuple[TrafficShape, ...]] = field(default_factory=dict, repr=False)
+    _shaped_groups: Mapping[str, TrafficShape] = field(default_factory=dict, repr=False)
     #: What remediation gives to pools, and the most it leaves to users, until it takes that back.
     _remedies: Mapping[str, tuple[Rule, ...]] = field(default_factory=dict, repr=False)
     _limits: Mapping[str, Pair] = field(default_factory=dict, repr=False)
@@ -111,6 +116,19 @@ class Policies:
         if (wanted, limits) != (self._remedies, self._limits):
             self._remedies, self._limits, self._remedied = wanted, dict(limits), True
 
+    def copied(self) -> Policies:
+        """The same, to be changed by itself. A new one would read the policy file again."""
+        same = copy.copy(self)
+        same.boosts, same.overrides = dict(self.boosts), dict(self.overrides)
+        return same
+
+    def shape(
+        self, users: Mapping[str, tuple[TrafficShape, ...]], groups: Mapping[str, TrafficShape]
+    ) -> None:
+        """The traffic shapes that hold from the next ``step`` on, by user id and by group id."""
+        if (users, groups) != (self._shaped, self._shaped_groups):
+            self._shaped, self._shaped_groups, self._remedied = users, groups, True
+
     @property
     def watches_load(self) -> bool:
         """Whether ``step`` looks at the load."""
@@ -121,7 +139,15 @@ class Policies:
         override = ("override",) if pool.removeprefix("group:") in self.overrides and pool[0] == "g" else ()
         rules = (*self._boosted.get(pool, ()), *self._remedies.get(pool, ()))
         limited = ("remediation",) if pool.removeprefix("user:") in self._limits and pool[0] == "u" else ()
-        return self.in_force.names(pool) + override + tuple(rule.name for rule in rules) + limited
+        shapes = tuple(f"shape {shape.id}" for shape in self._shapes_of(pool))
+        return self.in_force.names(pool) + override + shapes + tuple(rule.name for rule in rules) + limited
+
+    def _shapes_of(self, pool: str) -> tuple[TrafficShape, ...]:
+        kind, _, name = pool.partition(":")
+        if kind == "user":
+            return self._shaped.get(name, ())
+        shape = self._shaped_groups.get(name) if kind == "group" else None
+        return () if shape is None else (shape,)
 
     def user(self, name: str, region: str | None = None) -> PoolPolicy:
         """A configured user's policy in frames; ``region`` is where the user is, for bursts that are taken back there."""
@@ -135,7 +161,17 @@ class Policies:
             block = self.config.users[name]
             policy = self._users[name] = _keeping(block.applications.values(), pool_policy(block))
         pool = f"user:{name}"
-        return self._with_boosts(pool, self.in_force.over(pool, policy, region))
+        return self._shaped_over(pool, self.in_force.over(pool, policy, region))
+
+    def _shaped_over(self, pool: str, policy: PoolPolicy) -> PoolPolicy:
+        """The policy under the pool's traffic shapes and boosts: shapes set, boosts lift, and limits hold."""
+        shapes = self._shapes_of(pool)
+        for shape in shapes:
+            policy = shape.over(policy)
+        policy = self._with_boosts(pool, policy)
+        for shape in shapes:
+            policy = shape.within(policy)
+        return policy
 
     def application(self, user: str, name: str, region: str | None = None) -> PoolPolicy:
         """The policy in frames of one application class of a user; ``region`` is where the user is."""
@@ -154,7 +190,7 @@ class Policies:
         below = pool_policy(self.config.groups.get(group_id, self.config.group_defaults))
         policy = self.in_force.over(pool, below, region)
         override = self.overrides.get(group_id)
-        return self._with_boosts(pool, override.over(policy) if override else policy)
+        return self._shaped_over(pool, override.over(policy) if override else policy)
 
     def region(self, name: str) -> PoolPolicy:
         """A region's policy; its ceiling is its capacity where it names none below that."""
@@ -219,6 +255,24 @@ class Policies:
         policy = override.over(self._group(group_id))
         for fault in self._faults(group_id, members, policy):
             raise Refused(fault)
+
+    def check_shape(self, shape: TrafficShape, users: Iterable[str]) -> None:
+        """Whether a shape's guarantees fit beside those of all others. Raises Refused."""
+        if shape.guarantee_bps is None:
+            return
+        concerned = [user for user in users if user in self.config.users]
+        times = len(concerned) if shape.scope == "each" else 1
+        for d, direction in enumerate(("up", "down")):
+            own = shape.guarantee_bps[d] * times
+            others = sum(
+                self._user(name).guarantee_bps[d] for name in self.config.users if name not in concerned
+            )
+            total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
+            if own + others > total:
+                raise Refused(
+                    f"trafficShapes.{shape.id}.guarantee_mbps.{direction} must leave room for the other users' "
+                    f"guarantees of {others / 1e6:g} within {total / 1e6:g}, got {own / 1e6:g} in all"
+                )
 
     def _faults(self, group_id: str, members: frozenset[str], policy: PoolPolicy) -> Iterator[str]:
         path = f"groups.{group_id}"

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from planner.dry_run import MeterChange, changed_meters
 from planner.explain import Explanation, explain, policy_name
 from planner.loop import Planner
 from planner.modes import KeptPlan, Mode, Stance, canary_regions
@@ -139,16 +138,6 @@ class PolicyDesk:
             planner.policies.boost(made, [group.id for group in planner.grouping.groups], now)
         self._written(f"boost {made.id} for {', '.join(pools)} until {end:.0f}")
         return made
-
-    def try_boost(
-        self, pools: tuple[str, ...], lift: Lift, start: float | None, end: float
-    ) -> tuple[MeterChange, ...]:
-        """The meters that such a boost would set otherwise, were it on; nothing is changed. Raises Refused."""
-        planner, now = self._planner, self._now()
-        begins = now if start is None else max(now, start)
-        tried = TemporaryBoost("dry-run", pools, lift, begins, end)
-        groups = [group.id for group in planner.grouping.groups]
-        return changed_meters(planner, lambda policies: policies.boost(tried, groups, now), begins)
 
     def withdraw(self, boost_id: str) -> None:
         """End a boost now. Raises NotThere."""

@@ -21,6 +21,7 @@ from planner.audit_watch import AuditWatch
 from planner.cluster import training_workers
 from planner.config import Config
 from planner.config import Store as StoreConfig
+from planner.dry_run import Rehearsal
 from planner.events.desk import EventDesk
 from planner.events.uplift import EventUplift
 from planner.group_desk import GroupDesk
@@ -32,6 +33,7 @@ from planner.rates import RateHistory
 from planner.remediation.desk import RemediationDesk
 from planner.seam import PlanBoard, seam_app
 from planner.secret import read_or_make
+from planner.shape_desk import ShapeDesk
 from planner.snapshot import ForecastQuality, Level, PoolForecast, Snapshot
 from planner.webhook_events import Announcer
 from planner.webhooks import Webhooks
@@ -98,6 +100,7 @@ class PlannerProcess:
         self._policy = PolicyDesk(self.planner, self._written)
         self._groups = GroupDesk(self.planner, self._written)
         self._network = NetworkDesk(self.planner, self._written)
+        self._shapes = ShapeDesk(self.planner, self._written)
         self._publication_revision = 0
         self._remediation = RemediationDesk(self.planner, self._written)
         self._webhooks = Webhooks(config.webhooks, self._webhooks_written)
@@ -280,6 +283,11 @@ class PlannerProcess:
         """See ``Operations``."""
         return self._network
 
+    @property
+    def shaping(self) -> ShapeDesk:
+        """See ``Operations``."""
+        return self._shapes
+
     def _written(self, what: str) -> None:
         """An operator's write is acknowledged when it is on disk, and planned with at once."""
         LOG.info("operator: %s", what)
@@ -289,6 +297,10 @@ class PlannerProcess:
                 states = {_MEMORY: self._remembered} | self._publication_to_store()
             self._write_through(states)
         self._wake.set()
+
+    def rehearse(self) -> Rehearsal:
+        """See ``Operations``."""
+        return Rehearsal(self.planner, time.time())
 
     def models(self) -> dict[str, Any]:
         """See ``Operations``."""

@@ -23,10 +23,12 @@ from planner.plan import Plan
 from planner.remediation.views import RemediationOperations, WebhookOperations
 
 if TYPE_CHECKING:
+    from planner.dry_run import Rehearsal
     from planner.group_desk import GroupDesk
     from planner.network_desk import NetworkDesk
     from planner.policy_desk import PolicyDesk
     from planner.rates import RateHistory
+    from planner.shape_desk import ShapeDesk
 
 F64 = npt.NDArray[np.float64]
 
@@ -259,6 +261,10 @@ class Operations(Protocol):
         """Switches, links and hosts, what changed, and what tells a user."""
 
     @property
+    def shaping(self) -> ShapeDesk:
+        """What the users of ranges of addresses may have."""
+
+    @property
     def alarms(self) -> AlarmOperations:
         """What the forecast did not foresee."""
 
@@ -306,6 +312,9 @@ class Operations(Protocol):
         ``static_equal_bps`` and ``auto_bandwidth_bps``; ``totals`` a mapping;
         ``meters_equal_plan`` whether read-back meters equal the plan, None: not known.
         """
+
+    def rehearse(self) -> Rehearsal:
+        """What writes can be made to as if it were the planner, to see what they would change. Raises Refused."""
 
     def models(self) -> dict[str, Any]:
         """The forecasting models on record; see ``planner.model_versions.ModelVersions.report``."""

@@ -24,8 +24,6 @@ I64 = npt.NDArray[np.int64]
 
 #: A network of more endpoints than this is judged as if it were many of this size.
 DEFAULT_HORIZON: Final = 300
-#: Compresses rates: an edge beside one 1,000 times as strong still counts 0.3 of it.
-_EXPONENT: Final = 1 / 3
 #: Up to this many endpoints several starts cost nothing and find better optima.
 _SMALL: Final = 2_000
 _TRIES_WHEN_SMALL: Final = 8
@@ -163,7 +161,7 @@ def labels_to_start_from(last: Communities, endpoints: Sequence[str]) -> I64:
 def closeness(rates: sparse.csr_array) -> sparse.csr_array:
     """How much of what two endpoints do is between them, 0..1 for each edge.
 
-    The cube root of the rate over the geometric mean of the two endpoints'
+    The cube root (of two edges the one 1,000 times as strong counts ten times as much) of the rate over the geometric mean of the two endpoints'
     typical rates; typical is the rate-weighted mean over an endpoint's peers, so
     faint background counts little. No unit and no scale is left: applications of
     kbit/s and of Gbit/s look alike, and no elephant flow swallows its neighbours.
@@ -173,7 +171,7 @@ def closeness(rates: sparse.csr_array) -> sparse.csr_array:
     total = np.bincount(owner, rates.data, n)
     typical = np.bincount(owner, rates.data * (rates.data / total[owner]), n)
     scale = np.sqrt(typical[owner]) * np.sqrt(typical[rates.indices])
-    weight = np.minimum((rates.data / scale) ** _EXPONENT, 1.0)
+    weight = np.minimum(np.cbrt(rates.data / scale), 1.0)
     # An edge 1e-12 of its neighbours holds nothing together; zero would be no edge to the solver.
     weight = np.maximum(weight, 1e-6)
     return sparse.csr_array((weight, rates.indices, rates.indptr), rates.shape)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from topology.churn import ChurnWindow
 from topology.group_log import GroupLog
+from topology.places import Places
 from topology.wishes import GroupState, Wishes
 
 _VERSION: Final = 1
@@ -22,7 +23,7 @@ class Trace:
     reason: str
     #: The community it was last found as; members follow it with delay.
     core: frozenset[str]
-    #: Updates in a row that found it, and that did not.
+    #: Updates in a row that found it, counted until it is active, and that did not.
     found: int = 0
     missed: int = 0
     #: It has been active before.
@@ -47,18 +48,11 @@ class Memory:
 
     next_number: int = 1
     traces: dict[str, Trace] = field(default_factory=dict)
-    group_of: dict[str, str] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
     doubts: dict[str, Doubt] = field(default_factory=dict)
     wishes: Wishes = field(default_factory=Wishes)
     churn: ChurnWindow = field(default_factory=ChurnWindow)
     log: GroupLog = field(default_factory=GroupLog)
-
-    def members(self) -> dict[str, set[str]]:
-        """Who is in each discovered group."""
-        members: dict[str, set[str]] = {}
-        for member, group_id in self.group_of.items():
-            members.setdefault(group_id, set()).add(member)
-        return members
 
     def to_dict(self) -> dict[str, Any]:
         """The state as JSON-able values."""
@@ -80,7 +74,7 @@ class Memory:
                 }
                 for group_id, trace in self.traces.items()
             ],
-            "group_of": dict(sorted(self.group_of.items())),
+            "group_of": dict(sorted(self.places.group_of.items())),
             "doubts": {
                 member: [doubt.target, doubt.since, doubt.times]
                 for member, doubt in sorted(self.doubts.items())
@@ -104,7 +98,7 @@ class Memory:
             memory = cls(
                 int(raw["next"]),
                 {str(item["id"]): _trace(item) for item in raw["discovered"]},
-                {str(member): str(group_id) for member, group_id in raw["group_of"].items()},
+                Places({str(member): str(group_id) for member, group_id in raw["group_of"].items()}),
                 {
                     str(member): Doubt(str(target), float(since), int(times))
                     for member, (target, since, times) in raw["doubts"].items()
@@ -116,7 +110,7 @@ class Memory:
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"groups state is malformed: {error!r}") from None
-        strangers = {*memory.group_of.values(), *memory.wishes.pins.values()} - memory.traces.keys()
+        strangers = {*memory.places.groups(), *memory.wishes.pins.values()} - memory.traces.keys()
         if strangers:
             raise ValueError(f"groups state is malformed: members of unknown groups {sorted(strangers)}")
         return memory

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from topology.group_log import GroupEvent, LoggedEvent
-from topology.group_memory import Memory
+from topology.group_memory import Memory, Trace
 from topology.group_rules import GroupRules
 from topology.lifecycle import DISCOVERED_PREFIX, follow
 from topology.moves import churn_left, drop_finished, move_members, take_out
@@ -33,19 +33,27 @@ class GroupTracker:
     def __init__(self, rules: GroupRules | None = None) -> None:
         self._rules = rules or GroupRules()
         self._memory = Memory()
+        self._shown: dict[str, tuple[Trace, ResourceGroup]] = {}
 
     def groups(self) -> tuple[ResourceGroup, ...]:
         """The operators' groups by id, then the discovered ones, oldest first."""
-        members, wishes = self._memory.members(), self._memory.wishes
+        wishes = self._memory.wishes
         pinned_to = set(wishes.pins.values())
         discovered = (
-            ResourceGroup(
-                group_id, frozenset(members[group_id]), "discovered", trace.state, trace.since, trace.reason
-            )
+            self._shown_as(group_id, trace)
             for group_id, trace in self._memory.traces.items()
-            if len(members.get(group_id, ())) >= self._rules.min_size or group_id in pinned_to
+            if len(self._memory.places.members(group_id)) >= self._rules.min_size or group_id in pinned_to
         )
         return (*(wishes.groups[group_id] for group_id in sorted(wishes.groups)), *discovered)
+
+    def _shown_as(self, group_id: str, trace: Trace) -> ResourceGroup:
+        members = self._memory.places.members(group_id)
+        shown = self._shown.get(group_id)
+        # Most groups are as they were: the same object says so.
+        if shown is None or shown[0] is not trace or shown[1].members is not members:
+            group = ResourceGroup(group_id, members, "discovered", trace.state, trace.since, trace.reason)
+            shown = self._shown[group_id] = trace, group
+        return shown[1]
 
     def update(
         self, partition: Iterable[frozenset[str]], now: float
@@ -62,19 +70,25 @@ class GroupTracker:
         """
         memory, wishes = self._memory, self._memory.wishes
         taken = wishes.members
-        free = [frozenset(community) - taken for community in partition]
-        counted = Counter(member for community in free for member in community)
-        if len(counted) < sum(map(len, free)):
+        free = [
+            community if community.isdisjoint(taken) else community - taken
+            for community in map(frozenset, partition)
+        ]
+        if len(set().union(*free)) < sum(map(len, free)):
+            counted = Counter(member for community in free for member in community)
             twice = min(member for member, times in counted.items() if times > 1)
             raise ValueError(f"communities must be disjoint, {twice} is in several")
-        parted = (wishes.parted(community, memory.group_of) for community in free)
+        parted = (wishes.parted(community, memory.places.group_of) for community in free)
         communities = [community for community in parted if len(community) >= self._rules.min_size]
         # The same partition in another order must give the same ids.
         communities.sort(key=min)
         events: list[GroupEvent] = []
-        target = follow(memory, self._rules, communities, now, events) | wishes.pins
-        move_members(memory, self._rules, target, now, events)
-        drop_finished(memory, self._rules, target, now, events)
+        evidence = follow(memory, self._rules, communities, now, events).pinned(wishes.pins)
+        move_members(memory, self._rules, evidence, now, events)
+        drop_finished(memory, self._rules, evidence, now, events)
+        self._shown = {
+            group_id: self._shown[group_id] for group_id in self._shown.keys() & memory.traces.keys()
+        }
         memory.log.add(events)
         return self.groups(), tuple(events)
 
@@ -149,13 +163,13 @@ class GroupTracker:
                 f"{user} must not be pinned to {group_id}: {rivals[0]} is, and the pair is forbidden"
             )
         wishes.pins[user] = group_id
-        if memory.group_of.get(user) == group_id:
+        if memory.places.group_of.get(user) == group_id:
             events = []
         else:
             events = take_out(memory, frozenset({user}), now, f"pinned to {group_id}")
-        guests = wishes.apart(user) & self._memory.members().get(group_id, set())
+        guests = wishes.apart(user) & memory.places.members(group_id)
         events += take_out(memory, guests, now, f"must not meet {user}, which is pinned there")
-        memory.group_of[user] = group_id
+        memory.places.put(user, group_id)
         memory.doubts.pop(user, None)
         return self._note(
             *events,
@@ -187,8 +201,8 @@ class GroupTracker:
         memory, wishes = self._memory, self._memory.wishes
         wishes.forbid(one, other)
         left: list[GroupEvent] = []
-        home = memory.group_of.get(one)
-        if home is not None and home == memory.group_of.get(other):
+        home = memory.places.group_of.get(one)
+        if home is not None and home == memory.places.group_of.get(other):
             stays = min((one, other), key=lambda user: (user not in wishes.pins, user))
             goes = other if stays == one else one
             left = take_out(memory, frozenset({goes}), now, f"must not meet {stays}")

@@ -11,6 +11,7 @@ from topology.group_log import GroupEvent
 from topology.group_memory import Memory, Trace
 from topology.group_rules import GroupRules
 from topology.matching import match_by_overlap
+from topology.places import Evidence
 
 #: Discovered groups are named with this, so an operator's may not be.
 DISCOVERED_PREFIX: Final = "auto-"
@@ -22,20 +23,20 @@ def follow(
     communities: Sequence[frozenset[str]],
     now: float,
     events: list[GroupEvent],
-) -> dict[str, str]:
+) -> Evidence:
     """Give each community its group, old or new; where each endpoint is found now.
 
     Groups change state and new ones are in ``memory`` afterwards; nobody has moved yet.
     """
-    members = memory.members()
     # By its core a group follows a drift at once; by its members it survives one odd result.
     shapes = [
         (group_id, shape)
         for group_id, trace in memory.traces.items()
-        for shape in (trace.core, frozenset(members.get(group_id, ())))
+        for shape in (trace.core, memory.places.members(group_id))
     ]
     matched = match_by_overlap(shapes, communities, rules.min_jaccard)
-    target: dict[str, str] = {}
+    groups: dict[str, frozenset[str]] = {}
+    group_of: dict[str, str] = {}
     for index, community in enumerate(communities):
         group_id = matched.get(index)
         if group_id is None:
@@ -45,17 +46,18 @@ def follow(
             memory.traces[group_id] = Trace("forming", now, reason, community, origin=origin)
             events.append(GroupEvent(now, "forming", group_id, community, reason))
         _found(memory, rules, group_id, community, now, events)
-        target.update(dict.fromkeys(community, group_id))
-    found = set(target.values())
+        groups[group_id] = community
+        group_of.update(dict.fromkeys(community, group_id))
     for group_id in list(memory.traces):
-        if group_id not in found:
-            _missed(memory, group_id, target, now, events)
-    return target
+        if group_id not in groups:
+            _missed(memory, group_id, group_of, now, events)
+    return Evidence(groups, group_of)
 
 
 def _origin(memory: Memory, community: frozenset[str]) -> tuple[str, str]:
     """Which group a new one split from ("" if from none), and why there is a new one."""
-    came_from = Counter(memory.group_of[member] for member in community if member in memory.group_of)
+    group_of = memory.places.group_of
+    came_from = Counter(group_of[member] for member in community if member in group_of)
     if not came_from:
         return "", "endpoints that talk to one another"
     largest, shared = min(came_from.items(), key=lambda item: (-item[1], item[0]))
@@ -72,6 +74,8 @@ def _found(
     events: list[GroupEvent],
 ) -> None:
     trace = memory.traces[group_id]
+    if trace.state == "active" and trace.missed == 0 and trace.core == community and not trace.into:
+        return
     found = trace.found + 1 if trace.missed == 0 else 1
     trace = replace(trace, core=community, found=found, missed=0, into="")
     if trace.state != "active" and (trace.settled or found >= rules.active_after):

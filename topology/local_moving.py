@@ -173,11 +173,12 @@ def _move(
 
 
 def _aggregate(graph: sparse.csr_array, size: F64, label: I64) -> tuple[sparse.csr_array, F64]:
-    """The graph between communities, and the size of each."""
+    """The graph between communities, without what is inside them, and the size of each."""
     n_communities = int(label.max()) + 1
-    edges = graph.tocoo()
-    ends = (label[edges.row], label[edges.col])
-    coarse = sparse.coo_array((edges.data, ends), shape=(n_communities, n_communities)).tocsr()
+    source, target = np.repeat(label, np.diff(graph.indptr)), label[graph.indices]
+    leaves = source != target
+    ends = (source[leaves], target[leaves])
+    coarse = sparse.coo_array((graph.data[leaves], ends), shape=(n_communities, n_communities)).tocsr()
     total: F64 = np.bincount(label, size, n_communities).astype(np.float64)
     return coarse, total
 

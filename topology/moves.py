@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from topology.group_log import GroupEvent
 from topology.group_memory import Doubt, Memory
 from topology.group_rules import GroupRules
+from topology.places import Evidence
 
 
 def churn_left(memory: Memory, rules: GroupRules, now: float) -> int:
     """How many memberships may still change, given those that did within the hour."""
-    budget = max(rules.least_churn, int(rules.churn_per_hour * len(memory.group_of)))
+    budget = max(rules.least_churn, int(rules.churn_per_hour * len(memory.places.group_of)))
     return max(0, budget - memory.churn.used(now))
 
 
 def move_members(
-    memory: Memory, rules: GroupRules, target: Mapping[str, str], now: float, events: list[GroupEvent]
+    memory: Memory, rules: GroupRules, evidence: Evidence, now: float, events: list[GroupEvent]
 ) -> None:
     """Let newcomers in at once, and members go where enough evidence finds them.
 
     The surest go first: those that were found elsewhere most often, then for longest. Those for whom
     there is no budget wait, and so does whoever would meet one it must not meet.
     """
+    places, target = memory.places, evidence.group_of
+    differing = evidence.differing(places)
+    memory.doubts = {member: doubt for member, doubt in memory.doubts.items() if member in differing}
     convinced: list[str] = []
     joining: list[str] = []
-    for member in sorted(target.keys() | memory.group_of.keys()):
-        here, there = memory.group_of.get(member, ""), target.get(member, "")
-        if here == there:
-            memory.doubts.pop(member, None)
-        elif here == "":
+    for member in sorted(differing):
+        if member not in places.group_of:
             joining.append(member)
-        elif _is_convinced(memory, rules, member, there, now):
+        elif _is_convinced(memory, rules, member, target.get(member, ""), now):
             convinced.append(member)
     convinced.sort(key=lambda member: (-memory.doubts[member].times, memory.doubts[member].since, member))
     moved: list[tuple[str, str, str]] = []
@@ -40,13 +40,13 @@ def move_members(
     for member in convinced:
         there = target.get(member, "")
         if len(moved) < left and _may_join(memory, member, there):
-            moved.append((member, memory.group_of.pop(member), there))
+            moved.append((member, places.drop(member), there))
             if there:
-                memory.group_of[member] = there
+                places.put(member, there)
     memory.churn.spend(len(moved), now)
     for member in joining:
         if _may_join(memory, member, target[member]):
-            memory.group_of[member] = target[member]
+            places.put(member, target[member])
             moved.append((member, "", target[member]))
     for member, _, _ in moved:
         memory.doubts.pop(member, None)
@@ -79,27 +79,28 @@ def _is_convinced(memory: Memory, rules: GroupRules, member: str, there: str, no
 
 
 def _may_join(memory: Memory, member: str, there: str) -> bool:
-    return not there or all(memory.group_of.get(other) != there for other in memory.wishes.apart(member))
+    return not there or all(
+        memory.places.group_of.get(other) != there for other in memory.wishes.apart(member)
+    )
 
 
 def drop_finished(
-    memory: Memory, rules: GroupRules, target: Mapping[str, str], now: float, events: list[GroupEvent]
+    memory: Memory, rules: GroupRules, evidence: Evidence, now: float, events: list[GroupEvent]
 ) -> None:
     """Let go of groups that nobody is in, or that were not found for long; never of one that has a user pinned."""
-    members = memory.members()
-    kept = members.keys() | set(target.values())
+    kept = memory.places.groups() | evidence.groups.keys()
     pinned_to = set(memory.wishes.pins.values())
     for group_id, trace in list(memory.traces.items()):
         if group_id in pinned_to or (trace.missed < rules.dissolve_after and group_id in kept):
             continue
-        rest = frozenset(members.get(group_id, ()))
+        rest = memory.places.members(group_id)
         # Whoever is still in it would change: that too is for the budget.
         if len(rest) > (churn_left(memory, rules, now) if rest else 0):
             continue
         memory.churn.spend(len(rest), now)
         del memory.traces[group_id]
         for member in rest:
-            del memory.group_of[member]
+            memory.places.drop(member)
             memory.doubts.pop(member, None)
         if trace.settled and trace.into in memory.traces:
             reason = f"most of its members are found in {trace.into}"
@@ -111,8 +112,8 @@ def drop_finished(
 def take_out(memory: Memory, members: frozenset[str], now: float, reason: str) -> list[GroupEvent]:
     """Take these out of discovered groups now: an operator wants it, or they are gone."""
     left: dict[str, set[str]] = {}
-    for member in sorted(members & memory.group_of.keys()):
-        left.setdefault(memory.group_of.pop(member), set()).add(member)
+    for member in sorted(members & memory.places.group_of.keys()):
+        left.setdefault(memory.places.drop(member), set()).add(member)
         memory.doubts.pop(member, None)
     for group_id, trace in memory.traces.items():
         if trace.core & members:

@@ -46,9 +46,11 @@ def effective_peers(graph: sparse.csr_array) -> F64:
     root = np.sqrt(graph.data)
     owner = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
     total = np.bincount(owner, root, graph.shape[0])
-    part = root / total[owner]
-    entropy = np.bincount(owner, -part * np.log(part), graph.shape[0])
-    return np.where(total > 0, np.exp(entropy), 0.0)
+    talks = total > 0
+    # Of parts p = root / total: the sum of -p log p is log(total) - sum(root log(root)) / total.
+    some = np.where(talks, total, 1.0)
+    entropy = np.log(some) - np.bincount(owner, root * np.log(root), graph.shape[0]) / some
+    return np.where(talks, np.exp(entropy), 0.0)
 
 
 def shared_services(graph: sparse.csr_array, rules: ServiceRules | None = None) -> Mask:

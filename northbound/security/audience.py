@@ -7,10 +7,14 @@ from typing import Any, Final, cast
 
 from northbound.security.callers import Caller
 from northbound.security.territory import Territory
+from planner.dry_run import Rehearsal
 from planner.snapshot import Operations, Snapshot
 
 #: Whoever the request under way is of; set by the guard, and seen in the threads that answer it.
 CALLER: Final[ContextVar[Caller | None]] = ContextVar("caller", default=None)
+
+#: What the writes of the request under way go to instead of the planner: a dry run's.
+REHEARSAL: Final[ContextVar[Rehearsal | None]] = ContextVar("rehearsal", default=None)
 
 
 class _Narrowed:
@@ -22,7 +26,8 @@ class _Narrowed:
         self._parts: dict[tuple[str | None, str | None], Snapshot] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._operations, name)
+        # In a dry run writes go to a copy.
+        return getattr(REHEARSAL.get() or self._operations, name)
 
     @property
     def snapshot(self) -> Snapshot:

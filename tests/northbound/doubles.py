@@ -23,6 +23,7 @@ from forecasting.training import TrainedModel, Verdict
 from planner.alarms import AlarmStream, Sighting
 from planner.config_alarms import Alarms
 from planner.config_events import Announcement
+from planner.dry_run import Rehearsal
 from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
 from planner.group_desk import GroupDesk
 from planner.issued import IssuedHistory
@@ -33,6 +34,8 @@ from planner.policy_desk import PolicyDesk
 from planner.rates import RateHistory
 from planner.remediation.desk import RemediationDesk
 from planner.remediation.views import DeadLetter, WebhookView
+from planner.shape_desk import ShapeDesk
+from planner.shaping import AddressRange, TrafficShape
 from planner.snapshot import (
     ArchetypeMember,
     ForecastQuality,
@@ -364,6 +367,17 @@ class FakeOperations:
         """The desk for the network of that planner."""
         running = self.running
         return NetworkDesk(running.planner, self.told.append, lambda: running.now)
+
+    @cached_property
+    def shaping(self) -> ShapeDesk:
+        """The desk for traffic shapes of that planner; one is in force."""
+        running = self.running
+        desk = ShapeDesk(running.planner, self.told.append, lambda: running.now)
+        desk.put(TrafficShape("lab", AddressRange.parse("10.9.0.0/16"), limit_bps=(5e6, 5e6)))
+        return desk
+
+    def rehearse(self) -> Rehearsal:
+        return Rehearsal(self.running.planner, self.running.now)
 
     def models(self) -> dict[str, Any]:
         return self.versions.report(NOW)
