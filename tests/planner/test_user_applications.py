@@ -82,10 +82,11 @@ def test_others_are_planned_as_if_nobody_had_classes():
     with_classes, without = structure_of(config), structure_of(plain)
     n = len(without.path)
     assert with_classes.path[:n] == without.path
-    rows = [row for row in range(without.first_user, n) if without.path[row] != ANNA]
+    others = [row for row in range(without.first_user, n) if without.path[row] != ANNA]
     for column in ("guarantee_bps", "ceiling_bps", "weight", "priority"):
-        one, other = getattr(without, column), getattr(with_classes, column)
-        np.testing.assert_array_equal(one[..., rows], other[..., rows])
+        np.testing.assert_array_equal(
+            getattr(without, column)[..., others], getattr(with_classes, column)[..., others]
+        )
     for dpid, layout in without.layouts.items():
         assert layout.region_meter == with_classes.layouts[dpid].region_meter
         for one, other in zip(layout.bindings, with_classes.layouts[dpid].bindings, strict=True):
@@ -107,18 +108,20 @@ def test_plan_with_classes_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize(
-    ("able", "lack"),
+    ("max_meters", "n_tables", "lack"),
     [
-        ({"n_tables": 11}, "11 tables, which must be 12"),
+        (1000, 11, "11 tables, which must be 12"),
         # Region, group, two users, one class; the other class does not fit.
-        ({"max_meters": 10}, "2 meters left, which must be 4"),
-        ({"max_meters": 6}, "0 meters left, which must be 4"),
+        (10, 12, "2 meters left, which must be 4"),
+        (6, 12, "0 meters left, which must be 4"),
     ],
 )
-def test_user_of_a_switch_that_cannot_tell_them_apart_is_metered_as_one(able: dict[str, int], lack: str):
+def test_user_of_a_switch_that_cannot_tell_them_apart_is_metered_as_one(
+    max_meters: int, n_tables: int, lack: str
+):
     """The user is a pool as any other, and a problem names user, switch, rule and number."""
     config = told_apart()
-    s = structure_of(config, network(config, **able))
+    s = structure_of(config, network(config, max_meters=max_meters, n_tables=n_tables))
     assert not of_anna(s)
     assert s.asks[s.path.index(ANNA)]
     assert f"users.anna.applications are metered as one: 0000000000000011 has {lack}" in s.problems
@@ -337,7 +340,7 @@ def test_links_hold_each_class_as_they_hold_a_user(running: Running):
     made.planner.report(report)
     graph = made.planner.grouping.graph
     for pair in (("anna", "carla"), ("ben", "carla")):
-        graph.observe(made.now, *graph.intern(pair).reshape(2, 1), 0, 5e6, 600.0)
+        graph.observe(made.now, *graph.intern(pair).tolist(), 0, 5e6, 600.0)
     made.offered = {"web": 8e6, "other": 9e6, "ben": 1e6}
     made.tick(count=5)
     grants = {name: made.grant(name)[0] for name in ("web", "other", "ben")}
@@ -356,7 +359,7 @@ def test_flows_of_classes_take_their_users_ways():
     made.tick()
     graph = TrafficGraph(600.0)
     for pair, rate in ((("anna", "carla"), 5e6), (("anna", "ben"), 1e6), (("ben", "carla"), 2e6)):
-        graph.observe(START, *graph.intern(pair).reshape(2, 1), 0, rate, 600.0)
+        graph.observe(START, *graph.intern(pair).tolist(), 0, rate, 600.0)
     fleet, view = made.planner.fleet, graph.view(START)
 
     def limits(s: Structure) -> LinkLimits:
