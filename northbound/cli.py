@@ -27,6 +27,7 @@ from northbound import (
     cli_plan,
     cli_policy,
     cli_remediation,
+    cli_store,
     cli_token,
     tables,
 )
@@ -80,7 +81,8 @@ def main() -> None:
         # A terminal that cannot draw a dash shall get a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    # By this name also where it is run as a module: completion goes by it.
+    app(prog_name="tidegate")
 
 
 def _print_version(wanted: bool) -> None:
@@ -237,6 +239,7 @@ for _group in (
     cli_remediation.app,
     cli_token.app,
     cli_audit.app,
+    cli_store.app,
 ):
     app.add_typer(_group)
 

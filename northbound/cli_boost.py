@@ -42,7 +42,7 @@ def boost(planner: Remote, context: typer.Context, as_json: JsonOption = False) 
         boosts(planner, as_json)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("boost list --json"))
 @asks_planner
 def list_boosts(planner: Remote, as_json: JsonOption = False) -> None:
     """Temporary boosts that are on or still to come."""

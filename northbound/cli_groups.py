@@ -53,7 +53,7 @@ def groups(planner: Remote, context: typer.Context, as_json: JsonOption = False)
         _list(planner, as_json)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("groups list --json"))
 @asks_planner
 def list_groups(planner: Remote, as_json: JsonOption = False) -> None:
     """The resource groups, and the services that belong to none."""

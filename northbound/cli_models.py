@@ -9,29 +9,35 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import JsonOption, Remote, asks_planner, show
+from northbound.cli_shared import JsonOption, Remote, asks_planner, examples, show
 from northbound.tables import MISSING, moment, shown
 
-app = typer.Typer(name="model", help="The forecasting models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    name="model",
+    help="The forecasting models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=examples("model list", "model show 3", "model rollback 3"),
+)
 
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The model's version.")]
 
 
-@app.command("list")
+@app.command("list", epilog=examples("model list", "model list --json"))
 @asks_planner
 def list_models(planner: Remote, as_json: JsonOption = False) -> None:
     """The models on record, which is in use, and what changed that."""
     show(planner.get("/models"), as_json, _all)
 
 
-@app.command("show")
+@app.command("show", epilog=examples("model show 3"))
 @asks_planner
 def show_model(planner: Remote, version: Version, as_json: JsonOption = False) -> None:
     """One model: when and on what it was trained, how it scored, what became of it."""
     show(planner.get(f"/models/{version}"), as_json, _one)
 
 
-@app.command()
+@app.command(epilog=examples("model rollback 3"))
 @asks_planner
 def rollback(
     planner: Remote,
@@ -42,7 +48,7 @@ def rollback(
     show(planner.write("POST", f"/models/{version}/rollback"), as_json, _all)
 
 
-@app.command()
+@app.command(epilog=examples("model release"))
 @asks_planner
 def release(
     planner: Remote,

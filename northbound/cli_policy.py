@@ -12,7 +12,13 @@ from northbound.cli_shared import FAILED, ConfigOption, examples, faults_told
 from planner.config import load
 from planner.policies_file import CaseResult, load_policies, policies_for, run_cases
 
-app = typer.Typer(name="policy", help="Policy files.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    name="policy",
+    help="Policy files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=examples("policy test config/policies.yaml"),
+)
 
 
 # Without this a single command would be the group itself.

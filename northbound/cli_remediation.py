@@ -9,7 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.table import Table
 
-from northbound.cli_shared import JsonOption, Remote, asks_planner, show
+from northbound.cli_shared import JsonOption, Remote, asks_planner, examples, show
 from northbound.tables import MISSING, moment, shown
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     help="What is done about congestion and anomalies.",
     invoke_without_command=True,
     rich_markup_mode=None,
+    epilog=examples("remediation --limit 50", "remediation undo 7"),
 )
 
 
@@ -33,7 +34,7 @@ def remediation(
         show(planner.get("/remediation", {"limit": limit}), as_json, parts)
 
 
-@app.command()
+@app.command(epilog=examples("remediation undo 7"))
 @asks_planner
 def undo(
     planner: Remote,
@@ -45,14 +46,14 @@ def undo(
     show(answer, as_json, lambda one: [_steps([one])])
 
 
-@app.command()
+@app.command(epilog=examples("remediation isolations"))
 @asks_planner
 def isolations(planner: Remote, as_json: JsonOption = False) -> None:
     """Who is cut off, why, and for how long."""
     show(planner.get("/isolations"), as_json, lambda answer: [isolated(answer)])
 
 
-@app.command()
+@app.command(epilog=examples("remediation webhooks --dead"))
 @asks_planner
 def webhooks(
     planner: Remote,

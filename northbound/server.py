@@ -88,6 +88,8 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
     except KeyboardInterrupt:
         log.info("stopped before everything was up")
     finally:
+        # systemd and ryu-manager may both give the order: the second must not cut short what goes to the disk.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if planner is not None:
             planner.stop()
 
@@ -213,14 +215,16 @@ class PromptProtocol(H11Protocol):
 @contextmanager
 def _told_to_stop(stop: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in before:
         loop.add_signal_handler(number, stop)
     try:
         yield
     finally:
-        for number in signals:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            # Not the system's default, which would end the process before the store is closed.
+            signal.signal(number, handler)
 
 
 @contextmanager

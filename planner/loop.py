@@ -92,9 +92,7 @@ class Planner:
         self.remediation = Keeper(config, lookout, self.policies, self.grouping, self.alarm_watch.stream)
         self.tally = Tally(config)
         self.record = RateRecord()
-        self._rates = RateSources(
-            self.record, self.history, load, config.allocation.tick_s, self._while_it_rests
-        )
+        self._rates = RateSources(self.record, self.history, load, config.allocation.tick_s, self._from_ring)
         self.structure: Structure | None = None
         #: What went wrong, by part; parts that work are absent.
         self.problems: dict[str, str] = {}
@@ -404,9 +402,14 @@ class Planner:
             raise NotThere(f"{kind} must be one of the configuration's, got {name!r}")
         return [f"{kind}/{name}"]
 
-    def _while_it_rests(self, read: Callable[[], F64]) -> F64:
-        with self.lock:
+    def _from_ring(self, read: Callable[[], F64]) -> F64:
+        try:
+            # Steps that are complete are written no more: nobody needs to wait for the tick to end.
             return read()
+        except (IndexError, ValueError):
+            # It was just growing.
+            with self.lock:
+                return read()
 
     def standby_report(self) -> StandbyReport:
         """The standbys of the newest decision, and how many came to what. Hold ``lock``."""

@@ -170,13 +170,15 @@ class Publication:
     @property
     def kept(self) -> tuple[KeptPlan, ...]:
         """The plans that one can go back to, newest first."""
-        return tuple(KeptPlan(plan.version, plan.time) for plan in reversed(self._kept))
+        # A copy: the loop adds to it while readers read.
+        return tuple(KeptPlan(plan.version, plan.time) for plan in reversed(tuple(self._kept)))
 
     @property
     def past(self) -> tuple[Plan, ...]:
         """The published plan, and then the kept ones, newest first."""
         standing = self.published
-        return (standing, *(plan for plan in reversed(self._kept) if plan.version != standing.version))
+        kept = reversed(tuple(self._kept))
+        return (standing, *(plan for plan in kept if plan.version != standing.version))
 
     def freeze(self, now: float, reason: str) -> None:
         """Let the published plan stand, whatever is decided. Raises Refused before there is one."""

@@ -99,8 +99,8 @@ class Policies:
         if not remedied and self._since <= now < self._until and clawed.keys() == self.in_force.clawed.keys():
             return False
         before = (self.in_force, self._boosted)
-        for boost_id in [one.id for one in self.boosts.values() if one.end <= now]:
-            del self.boosts[boost_id]
+        # Replaced and not changed, here and below: readers do not wait for the loop.
+        self.boosts = {name: one for name, one in self.boosts.items() if one.end > now}
         rules = [boost.rule for boost in self.boosts.values()]
         self.in_force, self._boosted = InForce.at(self.rules, now, clawed), by_pool(rules, now)
         self._since, self._until = now, min(self.in_force.until, next_change(rules, now))
@@ -236,13 +236,14 @@ class Policies:
                 raise Refused(
                     f"{path}.pools must be groups that are there, got {pool.removeprefix('group:')!r}"
                 )
-        self.boosts[boost.id] = boost
+        self.boosts = {**self.boosts, boost.id: boost}
         self._until = float("-inf")
 
     def withdraw(self, boost_id: str) -> None:
         """End a boost now. Raises NotThere."""
-        if self.boosts.pop(boost_id, None) is None:
+        if boost_id not in self.boosts:
             raise NotThere(f"boostID must be the id of a boost, got {boost_id!r}")
+        self.boosts = {name: one for name, one in self.boosts.items() if name != boost_id}
         self._until = float("-inf")
 
     def restore(self, overrides: Mapping[str, Override], boosts: Mapping[str, TemporaryBoost]) -> None:

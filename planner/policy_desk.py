@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from planner.explain import Explanation, explain, policy_name
 from planner.loop import Planner
@@ -48,19 +48,14 @@ class PolicyDesk:
     # Plans.
 
     def plan_state(self) -> PlanState:
-        """Which plan stands, and which could."""
-        planner = self._planner
-        with planner.lock:
-            own = planner.publication
-            published, proposed = (
-                KeptPlan(plan.version, plan.time) for plan in (own.published, own.proposed)
-            )
-            return PlanState(own.stance, published, proposed, planner.plan_is_stale, own.max_age_s, own.kept)
+        """Which plan stands, and which could. Waits for no tick, as the other questions here."""
+        planner, own = self._planner, self._planner.publication
+        published, proposed = (KeptPlan(plan.version, plan.time) for plan in (own.published, own.proposed))
+        return PlanState(own.stance, published, proposed, planner.plan_is_stale, own.max_age_s, own.kept)
 
     def plans(self) -> tuple[Plan, ...]:
         """The published plan and the kept ones, newest first."""
-        with self._planner.lock:
-            return self._planner.publication.past
+        return self._planner.publication.past
 
     def two_plans(self, before: int | None, after: int | None) -> tuple[Plan, Plan]:
         """Two of those by version: the published one where ``after`` is None, the one before it where ``before`` is.
@@ -115,8 +110,7 @@ class PolicyDesk:
     def boosts(self) -> tuple[TemporaryBoost, ...]:
         """Those that are not over, by their end."""
         now = self._now()
-        with self._planner.lock:
-            alive = [boost for boost in self._planner.policies.boosts.values() if boost.end > now]
+        alive = [boost for boost in self._planner.policies.boosts.values() if boost.end > now]
         return tuple(sorted(alive, key=lambda boost: (boost.end, boost.id)))
 
     def boost(
@@ -155,10 +149,9 @@ class PolicyDesk:
     def explain(self, pool: str) -> Explanation:
         """Why a pool has what it has; by its path, or the end of it where only one ends so. Raises NotThere."""
         planner = self._planner
-        with planner.lock:
-            decided, own = planner.decided, planner.publication
-            if decided is None:
-                raise NotThere(f"pool must be one that is planned, got {pool!r} before the first plan")
-            row = row_of(decided.structure.path, pool)
-            names = planner.policies.names(policy_name(decided.structure, row))
-            return explain(decided, row, own.published, replace(own.stance), names)
+        decided, own = planner.decided, planner.publication
+        if decided is None:
+            raise NotThere(f"pool must be one that is planned, got {pool!r} before the first plan")
+        row = row_of(decided.structure.path, pool)
+        names = planner.policies.names(policy_name(decided.structure, row))
+        return explain(decided, row, own.published, own.stance, names)

@@ -91,13 +91,13 @@ def means(samples: Samples, start: float, end: float, resolution_s: float) -> Ra
 
 @dataclass(frozen=True)
 class RateSources:
-    """Where rates of the past are. ``locked`` runs what reads the ring while the loop does not write it."""
+    """Where rates of the past are. ``from_ring`` runs what reads the ring."""
 
     record: RateRecord
     history: DemandHistory
     load: Loader | None
     tick_s: float
-    locked: Callable[[Callable[[], F64]], F64]
+    from_ring: Callable[[Callable[[], F64]], F64]
 
     def rates(
         self, series: Sequence[str], now: float, start: float, end: float, resolution_s: float | None
@@ -138,7 +138,7 @@ class RateSources:
                 columns = 2 * np.asarray(numbers, np.int64)
                 return np.stack([_together(ring.means(now, steps, columns + d)) for d in range(2)])
 
-            found.append(Samples.of_steps(held, ring.step_s, self.locked(read)))
+            found.append(Samples.of_steps(held, ring.step_s, self.from_ring(read)))
         return found
 
     def _stored(self, load: Loader, series: Sequence[str], start: float, end: float) -> Samples:

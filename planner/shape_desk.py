@@ -33,18 +33,16 @@ class ShapeDesk:
 
     def all(self) -> tuple[ShapeView, ...]:
         """Those in force, by id."""
-        own = self._planner.shapes
-        with self._planner.lock:
-            return tuple(ShapeView(own.shapes[one], own.users.get(one, ())) for one in sorted(own.shapes))
+        shapes, users = self._planner.shapes.shapes, self._planner.shapes.users
+        return tuple(ShapeView(shapes[one], users.get(one, ())) for one in sorted(shapes))
 
     def show(self, shape_id: str) -> ShapeView:
         """One of them. Raises NotThere."""
         own = self._planner.shapes
-        with self._planner.lock:
-            shape = own.shapes.get(shape_id)
-            if shape is None:
-                raise NotThere(f"shapeID must be the id of a traffic shape, got {shape_id!r}")
-            return ShapeView(shape, own.users.get(shape_id, ()))
+        shape = own.shapes.get(shape_id)
+        if shape is None:
+            raise NotThere(f"shapeID must be the id of a traffic shape, got {shape_id!r}")
+        return ShapeView(shape, own.users.get(shape_id, ()))
 
     def put(self, shape: TrafficShape) -> tuple[ShapeView, bool]:
         """Take a shape, new or in place of one of the same id (none: one is made); and whether it is new.

@@ -20,7 +20,7 @@ MAX_SHAPES: Final = 1000
 
 @dataclass
 class Shapes:
-    """All traffic shapes. Hold the planner's lock."""
+    """All traffic shapes. Writers hold the planner's lock; readers need none: mappings are replaced, not changed."""
 
     policies: Policies
     grouping: Grouping
@@ -34,8 +34,8 @@ class Shapes:
     def step(self, now: float) -> bool:
         """End what is over, and follow the users. True if groups changed."""
         over = [shape for shape in self.shapes.values() if shape.end is not None and shape.end <= now]
+        self.shapes = {name: one for name, one in self.shapes.items() if one not in over}
         for shape in over:
-            del self.shapes[shape.id]
             self._disband(shape, now)
             LOG.info("traffic shape %s is over", shape.id)
         seen = (self.fleet.resolution, self.fleet.bindings.index)
@@ -64,15 +64,16 @@ class Shapes:
         before = self.shapes.get(shape.id)
         if before is not None and before.group != shape.group:
             self._disband(before, now)
-        self.shapes[shape.id] = shape
+        self.shapes = {**self.shapes, shape.id: shape}
         self._place(now)
         return before is None
 
     def remove(self, shape_id: str, now: float) -> None:
         """End a shape now. Raises NotThere."""
-        shape = self.shapes.pop(shape_id, None)
+        shape = self.shapes.get(shape_id)
         if shape is None:
             raise NotThere(f"shapeID must be the id of a traffic shape, got {shape_id!r}")
+        self.shapes = {name: one for name, one in self.shapes.items() if name != shape_id}
         self._disband(shape, now)
         self._place(now)
 

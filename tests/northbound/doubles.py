@@ -146,7 +146,10 @@ class FakeEvents:
         return self.shown
 
     def announce(self, announcement: Announcement) -> Event:
-        event = announcement.event(ZoneInfo("UTC"), "rest")
+        try:
+            event = announcement.event(ZoneInfo("UTC"), "rest")
+        except (ValueError, OverflowError) as error:
+            raise Refused(f"events.{announcement.id}.{error}") from None
         if any(event.id == one.event.id for one in self.shown.events):
             raise Refused(f"events.{event.id} must be a new id, got one that exists")
         self.shown = replace(self.shown, events=(*self.shown.events, EventView(event, None, ())))

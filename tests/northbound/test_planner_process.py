@@ -93,3 +93,16 @@ def test_child_makes_room_when_its_parent_is_killed(directory: Path):
     ):
         parent.kill()
         assert process.wait(10) == 0
+
+
+def test_order_to_stop_that_is_repeated_cuts_nothing_short(directory: Path):
+    """Both systemd and ryu-manager may give it; what the planner knows is in the store all the same."""
+    with planner(directory) as (process, client):
+        body = {"id": "studio", "members": ["anna", "ben"]}
+        assert client.post("/groups/create", json=body).status_code == 201
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.02)
+        assert process.returncode == 0
+    # A store that was closed has no log of changes beside it.
+    assert not (directory / "var" / "tidegate.duckdb.wal").exists()
