@@ -107,6 +107,7 @@ class Network:
             ],
             MeterIds(),
             {},
+            {},
         )
         column = np.array([users.index(user) for user in structure.users])
         return cls(structure, column, group[column])
@@ -123,7 +124,7 @@ class Network:
     def by_series(self, grant_bps: Bits) -> Bits:
         """Every pool's grant, shape (n_pools,), to the users' by series, shape (S,)."""
         grants = np.empty(len(self.series_of_user), np.int64)
-        grants[self.series_of_user] = grant_bps[self.structure.first_user :]
+        grants[self.series_of_user] = grant_bps[self.structure.user_rows]
         return grants
 
     def pooled(self, demand_bps: Floats) -> Floats:

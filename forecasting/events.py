@@ -102,6 +102,10 @@ def phases(events: Sequence[Event], known: float, spoken_of: npt.ArrayLike) -> P
     return result
 
 
+#: Of a user's pool in the tree: below the root, a region and a group.
+_USER_DEPTH: Final = 3
+
+
 class Places:
     """Which pools of a tree an event concerns.
 
@@ -124,11 +128,13 @@ class Places:
         self._row = {one.partition("/")[2]: row for row, one in enumerate(path)}
         self._named: dict[str, list[int]] = {}
         for row, one in enumerate(path):
-            kind = {2: "group", 3: "user"}.get(int(depth[row]))
+            kind = {_USER_DEPTH - 1: "group", _USER_DEPTH: "user"}.get(int(depth[row]))
             if kind is not None:
                 self._named.setdefault(f"{kind}:{one.rpartition('/')[2]}", []).append(row)
         self._leaf = np.ones(len(path), bool)
         self._leaf[self._parent[self._parent >= 0]] = False
+        # A user counts once, however many application classes are below it.
+        self._leaf = np.where(depth < _USER_DEPTH, self._leaf, depth == _USER_DEPTH)
         self._leaves = self._sum_up(self._leaf)
         self._known: dict[tuple[str, ...], Bools] = {}
 

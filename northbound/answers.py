@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Direction = Literal["up", "down"]
-LevelName = Literal["global", "region", "group", "user"]
+LevelName = Literal["global", "region", "group", "user", "application"]
 
 
 class Answer(BaseModel):

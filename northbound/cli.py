@@ -72,6 +72,7 @@ class LevelName(StrEnum):
     REGION = "region"
     GROUP = "group"
     USER = "user"
+    APPLICATION = "application"
 
 
 def main() -> None:

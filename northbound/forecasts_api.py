@@ -14,7 +14,6 @@ from forecasting.contest import Contestant
 from forecasting.segments import class_of, level_of
 from northbound import problems, views
 from northbound.answers import Answer, Direction, Series
-from planner.class_prediction import CLASS_LEVEL
 from planner.issued import IssuedHistory
 from planner.snapshot import ForecastQuality, Operations, PoolForecast
 
@@ -280,8 +279,8 @@ def _segment(segment: int) -> dict[str, str]:
 
 def _level(level: int) -> dict[str, str]:
     """What a forecaster's level is called: upload and download have one each."""
-    name = "application" if level >= CLASS_LEVEL else views.LEVEL_NAMES[level // 2]
-    return {"level": name, "direction": views.DIRECTION_NAMES[level % 2]}
+    name, direction = views.forecaster_level(level)
+    return {"level": name, "direction": direction}
 
 
 def _name(contestant: int) -> str:

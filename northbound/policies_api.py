@@ -79,7 +79,8 @@ class BoostCreation(LiftBlock):
         default=None, description="absent: one is made"
     )
     pools: PoolNames = Field(
-        description="`user:NAME`, `group:NAME` or `region:NAME`", examples=[["group:studio"]]
+        description="`user:NAME`, `user:NAME/CLASS`, `group:NAME` or `region:NAME`",
+        examples=[["group:studio"]],
     )
     start: MomentField | None = Field(default=None, description="absent: now")
     end: MomentField = Field(description="epoch seconds, or a time with its zone")

@@ -40,10 +40,10 @@ class PlannerMetrics(Collector):
         *,
         users: bool = False,
     ) -> None:
-        """``users``: those of every user too, fourteen for each and so not the default."""
+        """``users``: those of every user and class of one too, fourteen for each and so not the default."""
         self._operations = operations
         self._now, self._stale_after_s = now, stale_after_s
-        self._levels = [level for level in Level if users or level != Level.USER]
+        self._levels = [level for level in Level if users or level < Level.USER]
 
     def collect(self) -> Iterator[Metric]:
         """All families."""

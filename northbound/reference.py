@@ -34,6 +34,7 @@ BLOCKS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("the file", config.Config),
     ("regions.NAME", config.Region),
     ("users.NAME", config.User),
+    ("users.NAME.applications.CLASS", config.UserApplication),
     ("groups.NAME", config.Group),
     ("group_defaults", config.Shared),
     ("applications.NAME, a list of", config.PortMatch),

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from allocation.allocate import Bound
 from forecasting.forecast import Rung
-from planner.class_prediction import CLASS_LEVEL
 from planner.plan import MeterTable, SwitchLayout
 from planner.snapshot import GroupView, Level, Pools, Snapshot, SwitchView
 
@@ -63,9 +62,8 @@ def plain(value: Any) -> Any:
 
 
 def forecaster_level(level: int) -> tuple[str, str]:
-    """What a forecaster's level is called, and its direction: the tree's levels, then application classes."""
-    name = "application" if level >= CLASS_LEVEL else LEVEL_NAMES[level // 2]
-    return name, DIRECTION_NAMES[level % 2]
+    """What a forecaster's level is called, and its direction; classes are of one level, pools or not."""
+    return LEVEL_NAMES[level // 2], DIRECTION_NAMES[level % 2]
 
 
 def encode(value: Any) -> bytes:

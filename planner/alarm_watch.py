@@ -119,7 +119,7 @@ class AlarmWatch:
         peers = np.full(n, np.nan)
         if self._peers is not None:
             # Who sends decides whom to talk to: fan-out is a matter of upload.
-            peers[s.first_user : len(s.path)] = self._peers_of(s, came.end_time, self._peers)
+            peers[s.user_rows] = self._peers_of(s, came.end_time, self._peers)
         excused = np.zeros(n, np.bool_)
         if self._scheduled is not None:
             margin = self._settings.event_margin_s
@@ -140,7 +140,7 @@ class AlarmWatch:
             material_bps=self._material,
             ceiling_bps=self._ceiling,
             peak_bps=peak,
-            user=np.tile(s.level == Level.USER, 2),
+            user=np.tile(s.level >= Level.USER, 2),
             excused=excused,
             peers=peers,
         )

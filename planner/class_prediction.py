@@ -37,8 +37,8 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 _Kind = TypeVar("_Kind", bound=np.generic)
 
-#: The forecaster's levels of classes, upload and download: the next after the pools'.
-CLASS_LEVEL: Final = 2 * (max(Level) + 1)
+#: The forecaster's levels of classes, upload and download: those of the classes that are pools.
+CLASS_LEVEL: Final = 2 * Level.APPLICATION
 #: Classes forecast in a tick that forecasts the pools too, and in any other: some 10 and 40 ms.
 SLICE: Final = 256
 SLICE_OF_A_QUIET_TICK: Final = 1024

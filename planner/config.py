@@ -112,11 +112,19 @@ class Region(Shared):
     capacity_mbps: CapacityField = Field(description="what the region's users may use together")
 
 
+class UserApplication(Pool):
+    """What an application class of a user may have of what the user has."""
+
+
 class User(Pool):
     """Somebody with a stable id; the region follows from where the user attaches."""
 
     addresses: tuple[Address, ...] = Field(default=(), description="IPv4 and IPv6 addresses")
     macs: tuple[Mac, ...] = Field(default=(), description="MAC addresses; they win over addresses")
+    applications: dict[str, UserApplication] = Field(
+        default_factory=dict,
+        description="classes of `applications` that are pools below the user; `other` is the rest of its traffic",
+    )
 
 
 class Group(Shared):
@@ -337,6 +345,11 @@ class Config(Block):
     store: Store = Field(default=Store())
     northbound: Northbound = Field(default=Northbound())
     planner: Planner = Field(default=Planner())
+
+    @property
+    def tells_applications_apart(self) -> bool:
+        """Whether a user has pools for application classes."""
+        return any(user.applications for user in self.users.values())
 
     @property
     def application_names(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from planner.config_events import broken_event_rules
 from planner.config_fields import NAME_PATTERN, UNGROUPED
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from planner.config import Config, Forecasting, Pool
 
 _NAME = re.compile(NAME_PATTERN)
+#: Ports of a class that is a pool: each is four entries for every device of every user who names it, and
+#: for each direction.
+MAX_POOL_PORTS: Final = 256
 
 
 def broken_rules(config: Config) -> Iterator[str]:
@@ -44,6 +47,7 @@ def broken_rules(config: Config) -> Iterator[str]:
             if member not in config.users:
                 yield f"groups.{name}.members must be users, got {member!r}"
     yield from _overlapping_applications(config)
+    yield from _bad_user_applications(config)
     yield from _bad_rates(config)
     buffer = config.allocation.buffer
     if buffer.min_fraction > buffer.max_fraction:
@@ -133,23 +137,56 @@ def _overlapping_applications(config: Config) -> Iterator[str]:
                 seen[match.protocol].append((first, last, name))
 
 
+def _bad_user_applications(config: Config) -> Iterator[str]:
+    """Classes that are not configured, that take too many entries, or whose promises the user cannot keep."""
+    for user, block in config.users.items():
+        path = f"users.{user}.applications"
+        for name, pool in block.applications.items():
+            if name not in config.application_names:
+                yield f"{path}.{name} must be a class of applications, got {name!r}"
+                continue
+            ports = sum(
+                last - first + 1 for match in config.applications.get(name, ()) for first, last in match.ports
+            )
+            if ports > MAX_POOL_PORTS:
+                yield f"{path}.{name} must be a class of at most {MAX_POOL_PORTS} ports, got {ports}"
+            yield from _ceiling_below_guarantee(f"{path}.{name}", pool)
+        if block.ceiling_mbps is None:
+            continue
+        for direction in ("up", "down"):
+            promised = sum(getattr(pool.guarantee_mbps, direction) for pool in block.applications.values())
+            limit = getattr(block.ceiling_mbps, direction)
+            if promised > limit:
+                yield (
+                    f"users.{user}.ceiling_mbps.{direction} must be >= its applications' guarantees, "
+                    f"which sum to {promised:g}, got {limit:g}"
+                )
+
+
 def _bad_rates(config: Config) -> Iterator[str]:
     """Ceilings below guarantees, and guarantees that no parent can keep."""
     for block in ("regions", "users", "groups"):
         for name, pool in getattr(config, block).items():
-            if pool.ceiling_mbps is None:
-                continue
-            for direction in ("up", "down"):
-                low, high = getattr(pool.guarantee_mbps, direction), getattr(pool.ceiling_mbps, direction)
-                if low > high:
-                    yield f"{block}.{name}.guarantee_mbps.{direction} must be <= its ceiling {high:g}, got {low:g}"
+            yield from _ceiling_below_guarantee(f"{block}.{name}", pool)
     for direction in ("up", "down"):
         yield from _oversubscribed(config, direction)
 
 
+def _ceiling_below_guarantee(path: str, pool: Pool) -> Iterator[str]:
+    if pool.ceiling_mbps is None:
+        return
+    for direction in ("up", "down"):
+        low, high = getattr(pool.guarantee_mbps, direction), getattr(pool.ceiling_mbps, direction)
+        if low > high:
+            yield f"{path}.guarantee_mbps.{direction} must be <= its ceiling {high:g}, got {low:g}"
+
+
 def _oversubscribed(config: Config, direction: str) -> Iterator[str]:
     def guarantee(pool: Pool) -> float:
-        return float(getattr(pool.guarantee_mbps, direction))
+        own = float(getattr(pool.guarantee_mbps, direction))
+        # What is promised to a user's classes is promised to the user.
+        classes = getattr(pool, "applications", {}).values()
+        return max(own, sum(guarantee(one) for one in classes))
 
     grouped = {member for group in config.groups.values() for member in group.members}
     needed = 0.0

@@ -109,7 +109,7 @@ def _within_links(
     d: int,
 ) -> ForecastAllocation:
     """The allocation with grants that the links carry: what a full link takes from some goes to others."""
-    cut = limits.within(tree, allocation, d)
+    cut = limits.within(allocation, d)
     if (cut == allocation.grant_bps).all():
         return allocation
     full = cut < allocation.grant_bps
@@ -117,7 +117,7 @@ def _within_links(
     narrowed = replace(tree, ceiling_bps=ceiling, guarantee_bps=np.minimum(tree.guarantee_bps, ceiling))
     again = share_out(narrowed)
     # Others may have risen into links that were nearly full.
-    grant = np.minimum(limits.within(narrowed, again, d), again.grant_bps)
+    grant = np.minimum(limits.within(again, d), again.grant_bps)
     bound = np.where(full | (grant < again.grant_bps), np.uint8(Bound.LINK), again.bound)
     return replace(again, grant_bps=grant, bound=bound)
 
@@ -126,14 +126,14 @@ def _use(s: Structure, observed: Observed, d: int) -> F64:
     """What each leaf is known to use; pools without users want nothing."""
     leaves = s.trees[d].leaves
     # Where nothing was measured there is no use to protect; the forecast speaks alone.
-    use: F64 = np.nan_to_num(observed.offered_bps[d, leaves]) * (s.level[leaves] == Level.USER)
+    use: F64 = np.nan_to_num(observed.offered_bps[d, leaves]) * s.asks[leaves]
     return use
 
 
 def _demand(s: Structure, quantile: F64, curve: F64, use: F64, asked: Asked | None, d: int) -> F64:
     """Each leaf's demand as quantiles, shape (n_leaves, K): its forecast as far as it is asked for."""
     leaves = s.trees[d].leaves
-    demand: F64 = curve[leaves] * (s.level[leaves] == Level.USER)[:, np.newaxis]
+    demand: F64 = curve[leaves] * s.asks[leaves, np.newaxis]
     for kind, rows in s.curves.items():
         its = np.flatnonzero(np.isin(leaves, rows))
         demand[its] = preset_demand(kind, quantile, demand[its, -1])
@@ -160,8 +160,8 @@ def _reserve(
     reach = np.where(s.priority < NORMAL_PRIORITY, _REACH[BURSTY], reach)
     high = tail_bps(curve, quantile, reach)
     reserve = reserve_from_tail(p50, high, capacity, buffer.min_fraction, buffer.max_fraction)
-    # A user's own tail is in its curve; reserves are for pools.
-    reserve[s.level == Level.USER] = 0
+    # A user's own tail is in its curve, or in its classes'; reserves are for pools.
+    reserve[s.level >= Level.USER] = 0
     reserve[s.trees[d].leaves] = 0
     return reserve
 

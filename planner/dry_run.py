@@ -99,6 +99,7 @@ class Rehearsal:
             self._grouping.groups,
             self._meter_ids,
             fleet.max_meters,
+            fleet.n_tables,
         )
 
     def _decision(self, s: Structure, now: float) -> Decision:

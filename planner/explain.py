@@ -54,7 +54,7 @@ class ForecastWas:
 
 @dataclass(frozen=True)
 class TierWas:
-    """How far the forecast was asked for. Only users ask."""
+    """How far the forecast was asked for. Only users ask, or their application classes."""
 
     #: NaN: none, or tiers are switched off.
     confidence: float
@@ -156,6 +156,8 @@ def explain(decided: Decided, row: int, plan: Plan, stance: Stance, policies: tu
 def policy_name(s: Structure, row: int) -> str:
     """What policies call the pool in this row; empty for the root."""
     place = s.path[row].split("/")
+    if s.level[row] == Level.APPLICATION:
+        return f"user:{'/'.join(place[-2:])}"
     return f"{Level(s.level[row]).name.lower()}:{place[-1]}" if len(place) > 1 else ""
 
 

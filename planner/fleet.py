@@ -86,6 +86,11 @@ class Fleet:
         return {dpid: facts.max_meters for dpid, facts in self._facts.items()}
 
     @property
+    def n_tables(self) -> dict[int, int]:
+        """How many flow tables each switch has, of all that were ever connected."""
+        return {dpid: facts.n_tables for dpid, facts in self._facts.items()}
+
+    @property
     def attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
         """Where each user's devices are."""
         return self.resolution.bindings

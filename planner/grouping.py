@@ -224,10 +224,8 @@ class Grouping:
         if UNGROUPED in rows and structure is not None:
             lone = tuple(
                 user
-                for user, row in zip(
-                    structure.users, range(structure.first_user, len(structure.path)), strict=True
-                )
-                if structure.parent[row] in rows[UNGROUPED]
+                for user, above in zip(structure.users, structure.parent[structure.user_rows], strict=True)
+                if above in rows[UNGROUPED]
             )
             views.append(
                 GroupView(

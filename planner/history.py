@@ -141,14 +141,14 @@ class DemandHistory:
     def _changed_groups(self, structure: Structure, number: I64) -> Bool:
         """Groups with other members than when they were last seen, by row."""
         changed = np.zeros(len(number), bool)
-        users = structure.first_user
-        starts = np.flatnonzero(np.diff(structure.parent[users:], prepend=-1))
-        for start, end in pairwise([*starts.tolist(), len(number) - users]):
-            row = int(structure.parent[users + start])
+        users, above = number[structure.user_rows], structure.parent[structure.user_rows]
+        starts = np.flatnonzero(np.diff(above, prepend=-1))
+        for start, end in pairwise([*starts.tolist(), len(users)]):
+            row = int(above[start])
             # Who is in no group has only that in common: thousands come and go, and no past is theirs together.
             if structure.path[row].endswith(f"/{UNGROUPED}"):
                 continue
-            members = np.sort(number[users + start : users + end]).tobytes()
+            members = np.sort(users[start:end]).tobytes()
             before = self._members.get(int(number[row]), members)
             self._members[int(number[row])] = members
             changed[row] = before != members

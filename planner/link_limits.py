@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from allocation.allocate import Allocation
 from allocation.links import Paths, limit_to_links
-from allocation.tree import PoolTree
 from planner.fleet import Fleet
+from planner.snapshot import Level
 from planner.structure import Structure
 from topology.identity import Attachment
 from topology.routes import Flows, Routes, part_flows
@@ -35,8 +35,10 @@ class LinkLimits:
     paths: tuple[Paths, Paths]
     #: shape (n_links,), bit/s; infinite where nobody says.
     capacity_bps: F64
+    #: shape (n_pools,): the structure's, with each user's divided among its application classes.
+    weight: F64
 
-    def within(self, tree: PoolTree, allocation: Allocation, direction: int) -> npt.NDArray[np.int64]:
+    def within(self, allocation: Allocation, direction: int) -> npt.NDArray[np.int64]:
         """Every pool's grant, cut where links are full; see ``allocation.links.limit_to_links``."""
         return limit_to_links(
             allocation.stages_bps,
@@ -44,7 +46,7 @@ class LinkLimits:
             self.rate_bps[direction],
             self.paths[direction],
             self.capacity_bps,
-            tree.weight,
+            self.weight,
         )
 
 
@@ -94,9 +96,42 @@ def link_limits(
     def paths(flows: Flows) -> Paths:
         return Paths(flows.first.astype(np.int32), flows.link.astype(np.int32), len(capacity))
 
+    (up_row, up), (down_row, down) = (_of_classes(s, row, flows) for flows in (found.up, found.down))
     return LinkLimits(
-        (row[found.up.part], row[found.down.part]),
-        (found.up.rate_bps, found.down.rate_bps),
-        (paths(found.up), paths(found.down)),
-        capacity,
+        (up_row, down_row), (up.rate_bps, down.rate_bps), (paths(up), paths(down)), capacity, _weight(s)
     )
+
+
+def _weight(s: Structure) -> F64:
+    """Weights among leaves of any user; those of classes only say how they share what is their user's."""
+    classes = np.flatnonzero(s.level == Level.APPLICATION)
+    user = s.parent[classes]
+    weight = s.weight.copy()
+    weight[classes] *= (s.weight / np.bincount(user, s.weight[classes], len(weight)).clip(min=1e-300))[user]
+    return weight
+
+
+def _of_classes(s: Structure, row: I64, flows: Flows) -> tuple[I64, Flows]:
+    """Whose each flow is, by row, with the flows of users that have application classes as those classes' own.
+
+    Which class goes where is not known: each is taken to go where the user's traffic does.
+    row : shape (n_parts,), each part's user.
+    """
+    pool = row[flows.part]
+    # Classes are the last rows, in the order of their users.
+    first_class = s.user_rows.stop
+    begin, end = (np.searchsorted(s.parent[first_class:], pool, side) for side in ("left", "right"))
+    if (begin == end).all():
+        return pool, flows
+    at, place = _repeated(np.maximum(end - begin, 1))
+    pool = np.where((end > begin)[at], first_class + begin[at] + place, pool[at])
+    crossing, within = _repeated(np.diff(flows.first)[at])
+    first = np.concatenate([[0], np.cumsum(np.diff(flows.first)[at])])
+    link = flows.link[flows.first[at[crossing]] + within]
+    return pool, Flows(flows.part[at], flows.rate_bps[at], first, link)
+
+
+def _repeated(times: I64) -> tuple[I64, I64]:
+    """Each number so many times, and which of its own it is: for 2, 0, 1 these are 0, 0, 2 and 0, 1, 0."""
+    number = np.repeat(np.arange(len(times)), times)
+    return number, np.arange(len(number)) - np.repeat(np.cumsum(times) - times, times)

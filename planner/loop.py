@@ -82,7 +82,7 @@ class Planner:
         self.grouping = Grouping.of(config, self.fleet)
         self.shapes = Shapes(self.policies, self.grouping, self.fleet)
         self.meter_ids = MeterIds()
-        self.history = DemandHistory(config.forecasting, len(config.users) + 1000, load)
+        self.history = DemandHistory(config.forecasting, _expected_pools(config), load)
         self.prediction = Prediction(config, self.history, executor, trainer)
         self.alarm_watch = AlarmWatch(
             config.alarms, self.prediction.settings.step_s, self._peers, self.prediction.announced
@@ -272,6 +272,7 @@ class Planner:
             self.grouping.groups,
             self.meter_ids,
             self.fleet.max_meters,
+            self.fleet.n_tables,
         )
         structure = replace(structure, layouts=isolating(structure.layouts, self.remediation.dropped))
         newest = NewestSamples(structure, _SAMPLE_POLLS * self.config.polling.interval_s)
@@ -448,6 +449,13 @@ class Planner:
         self.fleet.restore_bindings(memory.addresses, memory.bindings)
         self.remediation.restore(memory.remediation)
         self.shapes.restore(memory.shapes)
+
+
+def _expected_pools(config: Config) -> int:
+    """How many pools history has to have room for: users and their classes, regions, groups."""
+    # A user with named classes has one more for all the rest.
+    classes = sum(len(user.applications) + 1 for user in config.users.values() if user.applications)
+    return len(config.users) + classes + 1000
 
 
 def _publication(config: Config) -> Publication:

@@ -14,14 +14,16 @@ from allocation.shares import split
 from planner.config import Allocation
 from planner.plan import MeterTable
 from planner.snapshot import Level
-from planner.structure import Structure
+from planner.structure import BOTTOM_UP, Structure
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 #: A group's burst is larger than a user's, and a region's than a group's: bursts that
 #: one meter lets through should not be dropped by the next.
-BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0])
+BURST_FACTOR: Final = np.array([4.0, 4.0, 2.0, 1.0, 1.0])
+#: Of a user that has application classes: it is to them what a group is to users.
+_SHARED_USER_FACTOR: Final = 2.0
 
 #: A TCP with fewer frames under way waits for a time-out at each loss: nothing comes behind to tell of it.
 _LEAST_WINDOW_BITS: Final = 4 * 1514 * 8
@@ -39,7 +41,8 @@ def switch_shares(
 
     ``grant_bps`` has shape (n_pools,), ``user_demand_bps`` shape (n_entries,). A user on
     several switches is split by demand; groups and regions by what their
-    users were given there, so that a user's share always fits the meters behind it.
+    users were given there, so that a user's share always fits the meters behind it. Where a user has
+    application classes, these are split by demand, and the user by what they were given.
     A switch on which a region has no user yet gets ``floor_bps``, off the top: the first
     packets of somebody new pass there.
     """
@@ -47,13 +50,17 @@ def switch_shares(
     share = np.zeros(len(e.pool), np.int64)
     given = np.zeros(len(e.pool), np.int64)
     mine = e.direction == direction
-    for level in (Level.USER, Level.GROUP, Level.REGION):
-        rows = np.flatnonzero(mine & (structure.level[e.pool] == level))
-        pool = e.pool[rows].astype(np.int32)
-        if level is Level.USER:
-            share[rows] = split(grant_bps, pool, user_demand_bps[rows])
-        else:
-            share[rows] = _around_idle(grant_bps, pool, given[rows], floor_bps)
+    asks = structure.asks[e.pool]
+    for level in BOTTOM_UP:
+        at_level = mine & (structure.level[e.pool] == level)
+        if level >= Level.USER:
+            rows = np.flatnonzero(at_level & asks)
+            share[rows] = split(grant_bps, e.pool[rows].astype(np.int32), user_demand_bps[rows])
+        rows = np.flatnonzero(at_level & ~asks)
+        # Strangers are of no user: only what is above users keeps a floor for them.
+        floor = floor_bps if level < Level.USER else 0.0
+        share[rows] = _around_idle(grant_bps, e.pool[rows].astype(np.int32), given[rows], floor)
+        rows = np.flatnonzero(at_level)
         above = e.parent[rows]
         has = above >= 0
         np.add.at(given, above[has], share[rows][has])
@@ -86,7 +93,8 @@ def meter_tables(structure: Structure, share_bps: I64, settings: Allocation) -> 
     share a meter share its rate.
     """
     e = structure.entries
-    factor = BURST_FACTOR[structure.level[e.pool]]
+    shared = (structure.level == Level.USER) & ~structure.asks
+    factor = np.where(shared, _SHARED_USER_FACTOR, BURST_FACTOR[structure.level])[e.pool]
     tables = {}
     for row, dpid in enumerate(structure.dpids):
         mine = np.flatnonzero((e.switch == row) & (e.meter_id > 0))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from planner.snapshot import Level
-from planner.structure import Structure
+from planner.structure import BOTTOM_UP, Structure
 from telemetry.samples import CENSORED, GAP, SampleBatch
 
 F64 = npt.NDArray[np.float64]
@@ -125,12 +125,12 @@ class NewestSamples:
 
 
 def _sum_up(s: Structure, offered: F64, passed: F64, censored: Bool) -> None:
-    """What pools offer is what their users offer, measured before any drop; in place.
+    """What pools offer is what their users offer, or the users' classes, measured before any drop; in place.
 
     What got through a group or region its own meters tell; the whole network has
     none, so there it is the sum of its regions.
     """
-    for level in (Level.USER, Level.GROUP, Level.REGION):
+    for level in BOTTOM_UP:
         rows = np.flatnonzero(s.level == level)
         parent = s.parent[rows]
         n = len(offered)

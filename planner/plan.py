@@ -18,6 +18,8 @@ U32 = npt.NDArray[np.uint32]
 
 #: No meter: the stage lets the packet pass.
 UNMETERED: Final = 0
+#: Tables that a switch must have to meter application classes; with fewer it does without.
+TABLES_FOR_APPLICATIONS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Binding:
     """One device of one user at one edge switch.
 
     The meter ids are the ones of the user itself and of its group, upload and
-    download.
+    download, and by number those of its application classes; 0 is all the rest of its traffic.
     """
 
     user: str
@@ -33,6 +35,8 @@ class Binding:
     port_no: int
     user_meter: tuple[int, int] = (UNMETERED, UNMETERED)
     group_meter: tuple[int, int] = (UNMETERED, UNMETERED)
+    #: Class number, upload meter, download meter; empty: the user's traffic is metered as one.
+    applications: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,10 +120,7 @@ def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
     if known_layout != plan.layout_version:
         body["layouts"] = {
             dpid: {
-                "bindings": [
-                    [b.user, b.mac, b.port_no, list(b.user_meter), list(b.group_meter)]
-                    for b in layout.bindings
-                ],
+                "bindings": [_packed(binding) for binding in layout.bindings],
                 "owners": [[o.meter_id, o.pool, o.direction] for o in layout.owners],
                 "region_meter": list(layout.region_meter),
                 "other_regions": [[list(group), list(region)] for group, region in layout.other_regions],
@@ -129,6 +130,12 @@ def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
         }
     packed: bytes = msgpack.packb(body)
     return packed
+
+
+def _packed(b: Binding) -> list[Any]:
+    row: list[Any] = [b.user, b.mac, b.port_no, list(b.user_meter), list(b.group_meter)]
+    # Left out where there is nothing to say, so that who does not know of classes can read it.
+    return [*row, [list(one) for one in b.applications]] if b.applications else row
 
 
 def decode_plan(body: bytes, known: Plan | None = None) -> Plan:
@@ -162,8 +169,15 @@ def decode_plan(body: bytes, known: Plan | None = None) -> Plan:
 def _layout(raw: dict[str, Any]) -> SwitchLayout:
     return SwitchLayout(
         bindings=tuple(
-            Binding(user, mac, port_no, (um[0], um[1]), (gm[0], gm[1]))
-            for user, mac, port_no, um, gm in raw["bindings"]
+            Binding(
+                user,
+                mac,
+                port_no,
+                (um[0], um[1]),
+                (gm[0], gm[1]),
+                tuple((number, up, down) for rows in more for number, up, down in rows),
+            )
+            for user, mac, port_no, um, gm, *more in raw["bindings"]
         ),
         owners=tuple(MeterOwner(meter, pool, direction) for meter, pool, direction in raw["owners"]),
         region_meter=(raw["region_meter"][0], raw["region_meter"][1]),

@@ -1,7 +1,7 @@
 """Policies: rules that change what pools may have, by time of day, by date, or while capacity is short.
 
 Values and arithmetic only; ``planner.policies_file`` reads them, ``planner.policy`` applies them.
-A pool is named ``user:NAME``, ``group:NAME`` or ``region:NAME``.
+A pool is named ``user:NAME``, ``user:NAME/CLASS``, ``group:NAME`` or ``region:NAME``.
 """
 
 from __future__ import annotations

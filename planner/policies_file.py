@@ -45,7 +45,8 @@ from planner.policies import (
     ServicePlan,
 )
 
-POOL_PATTERN: Final = rf"^(user|group|region):{NAME_PATTERN.strip('^$')}$"
+_NAME: Final = NAME_PATTERN.strip("^$")
+POOL_PATTERN: Final = rf"^((user|group|region):{_NAME}|user:{_NAME}/{_NAME})$"
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 PoolName = Annotated[str, StringConstraints(pattern=POOL_PATTERN)]
@@ -98,7 +99,7 @@ class LiftBlock(Block):
 class Critical(LiftBlock):
     """A service that is served first, always."""
 
-    pools: PoolNames = Field(description="`user:NAME`, `group:NAME` or `region:NAME`")
+    pools: PoolNames = Field(description="`user:NAME`, `user:NAME/CLASS`, `group:NAME` or `region:NAME`")
     priority: Priority | None = Field(default=0, description="0 is served first")
 
 
@@ -119,7 +120,7 @@ class DailyBlock(Block):
 class Boost(LiftBlock):
     """More for some pools, for a time: `daily`, or from `start` to `end`. It ends by itself."""
 
-    pools: PoolNames = Field(description="`user:NAME`, `group:NAME` or `region:NAME`")
+    pools: PoolNames = Field(description="`user:NAME`, `user:NAME/CLASS`, `group:NAME` or `region:NAME`")
     daily: DailyBlock | None = Field(default=None, description="a time of day")
     start: MomentField | None = Field(default=None, description="when it begins")
     end: MomentField | None = Field(default=None, description="when it ends; a day is meant with all of it")
@@ -357,6 +358,14 @@ def policies_for(config: Config, path: Path) -> PolicySet:
 def unknown_pool(config: Config, where: str, pool: str) -> Iterator[str]:
     """The fault of naming a user or region that is not there."""
     kind, _, name = pool.partition(":")
+    user, _, application = name.partition("/")
+    if kind == "user" and application and user in config.users:
+        # Without classes of its own a user has none that could be given more.
+        if application not in (own := config.users[user].applications) and (
+            application != "other" or not own
+        ):
+            yield f"{where} must be applications of users.{user}, got {application!r}"
+        return
     blocks: dict[str, Mapping[str, object]] = {"user": config.users, "region": config.regions}
     if name not in blocks.get(kind, {name: None}):
         yield f"{where} must be {kind}s of the configuration, got {name!r}"
@@ -422,6 +431,10 @@ def _configured(config: Config | None, pool: str) -> PoolPolicy:
     if config is None:
         return PoolPolicy()
     kind, _, name = pool.partition(":")
+    user, _, application = name.partition("/")
+    if application:
+        named = config.users[user].applications.get(application) if user in config.users else None
+        return pool_policy(named) if named is not None else PoolPolicy()
     blocks: Mapping[str, Mapping[str, Pool]] = {
         "user": config.users,
         "group": config.groups,

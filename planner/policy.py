@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from planner.config import Config
+from planner.config import Config, Pool
 from planner.config_fields import MAX_WEIGHT, MIN_WEIGHT, UNGROUPED
 from planner.policies import Dated, InForce, Lift, Pair, PolicySet, PoolPolicy, Rule, by_pool, next_change
 from planner.policies_file import policies_for, pool_policy, unknown_pool
@@ -158,7 +158,8 @@ class Policies:
     def _user(self, name: str, region: str | None = None) -> PoolPolicy:
         policy = self._users.get(name)
         if policy is None:
-            policy = self._users[name] = pool_policy(self.config.users[name])
+            block = self.config.users[name]
+            policy = self._users[name] = _keeping(block.applications.values(), pool_policy(block))
         pool = f"user:{name}"
         return self._shaped_over(pool, self.in_force.over(pool, policy, region))
 
@@ -171,6 +172,12 @@ class Policies:
         for shape in shapes:
             policy = shape.within(policy)
         return policy
+
+    def application(self, user: str, name: str, region: str | None = None) -> PoolPolicy:
+        """The policy in frames of one application class of a user; ``region`` is where the user is."""
+        block = self.config.users[user].applications.get(name)
+        pool, policy = f"user:{user}/{name}", PoolPolicy() if block is None else pool_policy(block)
+        return self._in_frames(self._with_boosts(pool, self.in_force.over(pool, policy, region)))
 
     def group(self, group_id: str, region: str | None = None) -> PoolPolicy:
         """A group's policy in frames: the file's group, or the defaults for groups, and what is above that."""
@@ -291,6 +298,15 @@ class Policies:
                     f"{path}.guarantee_mbps.{direction} must leave room for the other users' guarantees of "
                     f"{others / 1e6:g} within {total / 1e6:g}, got {max(own, guarantee) / 1e6:g}"
                 )
+
+
+def _keeping(applications: Iterable[Pool], policy: PoolPolicy) -> PoolPolicy:
+    """The policy of a user, who is promised what its application classes are."""
+    promised = [one.guarantee_mbps.bps for one in applications]
+    (up, down), own = map(sum, zip(*promised, (0, 0), strict=True)), policy.guarantee_bps
+    if up <= own[0] and down <= own[1]:
+        return policy
+    return replace(policy, guarantee_bps=(max(own[0], up), max(own[1], down)))
 
 
 def _limited(policy: PoolPolicy, limit: Pair) -> PoolPolicy:

@@ -279,7 +279,7 @@ class Prediction:
             end_time=np.nan if standing is None else standing.forecast.end_time,
             horizon_s=np.asarray(self.settings.horizons_s, np.float64),
             quantile=np.asarray(self.settings.quantiles, np.float64),
-            coverage=own.coverage() + self.classes.coverage(),
+            coverage=_once(own.coverage() + self.classes.coverage()),
             champion=own.record.contest.champion.copy(),
             loss=own.record.contest.scores(),
             changes=tuple(own.record.contest.changes),
@@ -287,10 +287,23 @@ class Prediction:
         )
 
 
+def _once(coverage: tuple[Coverage, ...]) -> tuple[Coverage, ...]:
+    """One figure a level and horizon: of classes that are pools, rather than of those that are only accounted for."""
+    found: dict[tuple[int, float], Coverage] = {}
+    for one in coverage:
+        found.setdefault((one.level, one.horizon_s), one)
+    return tuple(found.values())
+
+
 def row_of(paths: tuple[str, ...], pool: str) -> int:
-    """Row of the pool with this path, or of the only one whose path ends so. Raises NotThere."""
+    """Row of the pool with this path, or of the only one whose path ends so. Raises NotThere.
+
+    A class of some user goes by its own name alone only where nothing above does.
+    """
     found = [row for row, path in enumerate(paths) if path == pool]
     found = found or [row for row, path in enumerate(paths) if path.endswith(f"/{pool}")]
+    outer = [row for row in found if paths[row].count("/") < Level.APPLICATION]
+    found = outer or found
     if not found:
         raise NotThere(f"pool must be a path of the tree or the end of one, got {pool!r}")
     if len(found) > 1:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from planner.config import Config
 from planner.config_faults import ConfigError
 from planner.loop import Planner
-from planner.plan import MeterTable, Plan, SwitchLayout
+from planner.plan import UNMETERED, MeterTable, Plan, SwitchLayout
 from planner.report import NetworkReport, SwitchFacts
 from planner.trace import SAMPLE_TRACE, Trace, load_trace, over_ticks
 from telemetry.samples import CENSORED, GAP, EdgeSamples, MeterSamples, SampleBatch
@@ -103,9 +103,9 @@ class _Wires:
 
     #: shape (n_users,): columns of the demand.
     user: I64
-    #: Indices of the meter table for user, group and region by direction, each shape (n_users,); the
+    #: Indices of the meter table for class, user, group and region by direction, each shape (n_users,); the
     #: number of meters stands for none.
-    meters: tuple[tuple[I64, I64, I64], tuple[I64, I64, I64]]
+    meters: tuple[tuple[I64, ...], tuple[I64, ...]]
 
 
 @dataclass
@@ -198,10 +198,17 @@ def _wires(layout: SwitchLayout, table: MeterTable, column: dict[str, int]) -> _
     none = len(table)
     bindings = [binding for binding in layout.bindings if binding.user in column]
 
-    def stages(d: int) -> tuple[I64, I64, I64]:
-        ids = [(b.user_meter[d], b.group_meter[d], layout.region_meter[d]) for b in bindings]
-        rows = np.array([[place.get(i, none) for i in row] for row in ids], np.int64).reshape(-1, 3)
-        return rows[:, 0], rows[:, 1], rows[:, 2]
+    # A trace tells no classes: all of a user's traffic is of the first, which is all the rest.
+    rest = {b.mac: b.applications[0][1:] for b in bindings if b.applications}
+
+    def stages(d: int) -> tuple[I64, ...]:
+        first = [rest.get(b.mac, (UNMETERED, UNMETERED))[d] for b in bindings]
+        ids = [
+            (one, b.user_meter[d], b.group_meter[d], layout.region_meter[d])
+            for one, b in zip(first, bindings, strict=True)
+        ]
+        rows = np.array([[place.get(i, none) for i in row] for row in ids], np.int64).reshape(-1, 4)
+        return tuple(rows.T)
 
     return _Wires(np.array([column[b.user] for b in bindings], np.int64), (stages(0), stages(1)))
 

@@ -22,7 +22,6 @@ from allocation.tiers import (
 from forecasting.forecast import Forecast
 from planner.config_tiers import Tiers
 from planner.observation import Observed
-from planner.snapshot import Level
 from planner.structure import Structure
 
 F64 = npt.NDArray[np.float64]
@@ -31,7 +30,7 @@ Codes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """How far each pool's forecast is asked for. Shapes (2, n_pools); only users ask."""
+    """How far each pool's forecast is asked for. Shapes (2, n_pools); only users ask, or their classes."""
 
     #: NaN where the forecast has none.
     confidence: F64
@@ -106,7 +105,7 @@ class Requests:
         # like a doubtful forecast they cost demand that was there (docs/design/policies.md).
         tier = np.where(np.isnan(confidence), np.uint8(Tier.FULL), tiers(confidence, self.rules))
         median = forecast.peak(0.5).astype(np.float64)
-        median[np.tile(s.level != Level.USER, 2)] = np.nan
+        median[~np.tile(s.asks, 2)] = np.nan
         use = observed.offered_bps.reshape(-1)
         before = self._standbys
         self._standbys = after = step_standbys(before, tier, median, use, now, self.rules)

@@ -40,6 +40,8 @@ class Level(IntEnum):
     REGION = 1
     GROUP = 2
     USER = 3
+    #: An application class of a user, where the user's block names some.
+    APPLICATION = 4
 
 
 @dataclass(frozen=True)

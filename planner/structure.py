@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from allocation.tree import PoolTree, Sharing
 from planner.config import Config
 from planner.config_fields import UNGROUPED
 from planner.meter_ids import SHARED, MeterIds
-from planner.plan import UNMETERED, Binding, MeterOwner, SwitchLayout
+from planner.plan import TABLES_FOR_APPLICATIONS, UNMETERED, Binding, MeterOwner, SwitchLayout
 from planner.policies import NORMAL_PRIORITY, PoolPolicy
 from planner.policy import Policies
 from planner.snapshot import Level
@@ -30,6 +32,8 @@ I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 ROOT = "global"
+#: The levels that have a parent, those below first.
+BOTTOM_UP: Final = tuple(sorted(set(Level) - {Level.GLOBAL}, reverse=True))
 BY_FORECAST = "forecast"
 
 
@@ -64,7 +68,7 @@ class Structure:
     dpids: tuple[int, ...]
     entries: Entries
     layouts: Mapping[int, SwitchLayout]
-    #: User id by row, for rows at user level.
+    #: User id by row, for rows at user level, which stand together.
     users: tuple[str, ...]
     #: Rows of ``path`` by group id.
     group_rows: Mapping[str, tuple[int, ...]]
@@ -79,10 +83,25 @@ class Structure:
     #: Those of ``problems`` that policies have no part in.
     place_problems: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def first_user(self) -> int:
-        """Row of the first user; users are the last rows."""
-        return len(self.path) - len(self.users)
+        """Row of the first user."""
+        return int(np.searchsorted(self.level, Level.USER))
+
+    @property
+    def user_rows(self) -> slice:
+        """Rows of ``users``; those of their application classes come after."""
+        return slice(self.first_user, self.first_user + len(self.users))
+
+    @cached_property
+    def asks(self) -> Bool:
+        """The pools that ask for what they need: users, or the application classes of a user that has some.
+
+        shape (n_pools,)
+        """
+        asking: Bool = self.level >= Level.USER
+        asking[self.parent[self.level == Level.APPLICATION]] = False
+        return asking
 
 
 def build(
@@ -93,19 +112,23 @@ def build(
     groups: Iterable[ResourceGroup],
     meter_ids: MeterIds,
     max_meters: Mapping[int, int],
+    n_tables: Mapping[int, int],
 ) -> Structure:
     """The structure for these users at these places in these groups.
 
-    Users that are not attached to a switch of a region are in no pool.
+    Users that are not attached to a switch of a region are in no pool. ``max_meters`` and
+    ``n_tables`` are what each switch can hold.
     """
     problems: list[str] = []
     region_of = _region_of_users(regions, attachments, problems)
     group_of = {user: group.id for group in groups for user in group.members if user in region_of}
     rows = _Rows()
     _add_pools(rows, config, region_of, group_of)
-    promises = _promises(rows, config, policies)
     dpids = tuple(sorted({dpid for region in config.regions.values() for dpid in region.dpids}))
-    entries, layouts = _meters(rows, dpids, regions, attachments, meter_ids, max_meters, problems)
+    places = _places(rows, dpids, regions, attachments, max_meters)
+    _add_applications(rows, config, places, n_tables, problems)
+    promises = _promises(rows, config, policies)
+    entries, layouts = _meters(rows, dpids, places, meter_ids, max_meters, problems)
     return Structure(
         path=tuple(rows.path),
         level=np.array(rows.level, np.uint8),
@@ -179,6 +202,8 @@ class _Rows:
         self.series: list[str] = []
         self.users: list[str] = []
         self.user_row: dict[str, int] = {}
+        #: By row of the user: number and row of each of its application classes.
+        self.classes: dict[int, list[tuple[int, int]]] = {}
         self.group_rows: dict[str, list[int]] = {}
         self.region_row: dict[str, int] = {}
 
@@ -211,6 +236,93 @@ def _add_pools(
         for user in sorted(members):
             rows.users.append(user)
             rows.user_row[user] = rows.add(f"{rows.path[row]}/{user}", Level.USER, row, f"user/{user}")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One switch that is known, and whose devices are at it."""
+
+    devices: list[tuple[int, str, Attachment]]
+    #: The rows of the pools that have meters here. The switch's own region is the first.
+    regions: list[int]
+    groups: list[int]
+    users: list[int]
+    #: How many meters the switch can hold, and how many of them pools down to users leave over.
+    budget: int
+    room: int
+
+
+def _places(
+    rows: _Rows,
+    dpids: tuple[int, ...],
+    regions: RegionMap,
+    attachments: Mapping[str, tuple[Attachment, ...]],
+    max_meters: Mapping[int, int],
+) -> dict[int, _Place]:
+    """The switches of regions. One never heard of has no plan, and keeps the meter ids of an earlier planner."""
+    devices: dict[int, list[tuple[int, str, Attachment]]] = {dpid: [] for dpid in dpids if dpid in max_meters}
+    for user, row in rows.user_row.items():
+        for device in attachments[user]:
+            if device.dpid in devices:
+                devices[device.dpid].append((row, user, device))
+    places = {}
+    for dpid, here in devices.items():
+        users = sorted({row for row, _, _ in here})
+        groups = sorted({rows.parent[row] for row in users})
+        # A switch without users still polices what strangers send there; users may be of other regions.
+        own = rows.region_row[regions.by_dpid[dpid]]
+        above = [own, *sorted({rows.parent[row] for row in groups} - {own})]
+        budget = max_meters[dpid]
+        room = budget - len(DIRECTIONS) * (len(above) + len(groups) + len(users))
+        places[dpid] = _Place(here, above, groups, users, budget, room)
+    return places
+
+
+def _add_applications(
+    rows: _Rows,
+    config: Config,
+    places: Mapping[int, _Place],
+    n_tables: Mapping[int, int],
+    problems: list[str],
+) -> None:
+    """The application classes of users whose blocks name some, where every switch of the user can tell them apart.
+
+    What is measured at one switch only says nothing of the whole, so else the user's traffic is metered as one.
+    """
+    named = {user: one for user in rows.users if (one := config.users[user].applications)}
+    if not named:
+        return
+    room = {dpid: place.room for dpid, place in places.items()}
+    homes: dict[str, list[int]] = {user: [] for user in named}
+    for dpid, place in places.items():
+        for user in dict.fromkeys(user for _, user, _ in place.devices if user in named):
+            homes[user].append(dpid)
+    for user, wanted in named.items():
+        # What is in none of the classes that are named has a pool too, so that they add up to the user.
+        classes = [(n, name) for n, name in enumerate(config.application_names) if not n or name in wanted]
+        meters = len(DIRECTIONS) * len(classes)
+        for dpid in homes[user]:
+            lack = ""
+            if n_tables.get(dpid, 0) < TABLES_FOR_APPLICATIONS:
+                lack = f"{n_tables.get(dpid, 0)} tables, which must be {TABLES_FOR_APPLICATIONS}"
+            elif room[dpid] < meters:
+                lack = f"{max(0, room[dpid])} meters left, which must be {meters}"
+            if lack:
+                problems.append(f"users.{user}.applications are metered as one: {dpid:016x} has {lack}")
+                break
+        else:
+            for dpid in homes[user]:
+                room[dpid] -= meters
+            row = rows.user_row[user]
+            rows.classes[row] = [
+                (
+                    n,
+                    rows.add(
+                        f"{rows.path[row]}/{name}", Level.APPLICATION, row, f"{rows.series[row]}/{name}"
+                    ),
+                )
+                for n, name in classes
+            ]
 
 
 @dataclass(frozen=True)
@@ -256,6 +368,9 @@ def _curves(rows: _Rows, config: Config) -> dict[str, I64]:
             own = config.groups.get(name, config.group_defaults).curve
         elif level == Level.USER:
             own = config.users[name].curve
+        elif level == Level.APPLICATION:
+            named_class = config.users[path.split("/")[Level.USER]].applications.get(name)
+            own = None if named_class is None else named_class.curve
         kinds.append(own or (kinds[above] if above >= 0 else BY_FORECAST))
     named = np.array(kinds)
     return {kind: np.flatnonzero(named == kind) for kind in sorted(set(kinds) - {BY_FORECAST})}
@@ -281,9 +396,12 @@ def _policies_of(rows: _Rows, config: Config, policies: Policies) -> list[PoolPo
     floor = config.allocation.min_rate_mbps * 1e6
     places = [path.split("/") for path in rows.path]
     part: dict[int, int] = {}
+    n_classes: dict[int, int] = {}
     for level, above in zip(rows.level, rows.parent, strict=True):
         if level == Level.USER:
             part[above] = part.get(above, 0) + 1
+        elif level == Level.APPLICATION:
+            n_classes[above] = n_classes.get(above, 0) + 1
     size: dict[str, int] = {}
     for row, members in part.items():
         size[places[row][2]] = size.get(places[row][2], 0) + members
@@ -295,8 +413,13 @@ def _policies_of(rows: _Rows, config: Config, policies: Policies) -> list[PoolPo
             found.append(policies.region(place[1]))
         elif level == Level.GROUP:
             found.append(_part(policies.group(place[2], place[1]), part[row] / size[place[2]]))
-        else:
+        elif level == Level.USER:
             found.append(_open(policies.user(place[3], place[1]), floor))
+        else:
+            above = rows.parent[row]
+            # Where a user has less than the floor of all its classes, they share it.
+            least = min(floor, min(found[above].ceiling_bps) / n_classes[above])
+            found.append(_open(policies.application(place[3], place[4], place[1]), least))
     return found
 
 
@@ -338,8 +461,8 @@ def _feasible(rows: _Rows, guarantee: F64, ceiling: F64, problems: list[str]) ->
             for row in np.flatnonzero(guarantee[d] > ceiling[d])
         )
         guarantee[d] = np.minimum(guarantee[d], ceiling[d])
-        # Bottom-up: first a group's users into the group, then groups into regions, then regions.
-        for depth in (Level.USER, Level.GROUP, Level.REGION):
+        # Bottom-up: first a user's classes into the user, then users into groups, groups into regions, regions.
+        for depth in BOTTOM_UP:
             at = np.flatnonzero(level == depth)
             need = np.bincount(parent[at], guarantee[d, at], len(level))
             for row in np.flatnonzero(need > ceiling[d]):
@@ -365,36 +488,17 @@ def _scale_below(guarantee: F64, parent: npt.NDArray[np.int_], row: int, scale: 
 def _meters(
     rows: _Rows,
     dpids: tuple[int, ...],
-    regions: RegionMap,
-    attachments: Mapping[str, tuple[Attachment, ...]],
+    places: Mapping[int, _Place],
     meter_ids: MeterIds,
     max_meters: Mapping[int, int],
     problems: list[str],
 ) -> tuple[Entries, dict[int, SwitchLayout]]:
     switch_row = {dpid: row for row, dpid in enumerate(dpids)}
-    devices: dict[int, list[tuple[int, str, Attachment]]] = {dpid: [] for dpid in dpids}
-    for user, row in rows.user_row.items():
-        for device in attachments[user]:
-            if device.dpid in devices:
-                devices[device.dpid].append((row, user, device))
     collected = _EntryColumns()
     # Switches of no region only forward; they are told so.
     layouts = {dpid: SwitchLayout() for dpid in max_meters if dpid not in switch_row}
-    for dpid in dpids:
-        # A switch never heard of has no plan, and keeps the meter ids that an earlier planner gave it.
-        if dpid not in max_meters:
-            continue
-        layouts[dpid] = _switch(
-            rows,
-            dpid,
-            switch_row[dpid],
-            regions.by_dpid[dpid],
-            devices[dpid],
-            meter_ids,
-            max_meters[dpid],
-            collected,
-            problems,
-        )
+    for dpid, place in places.items():
+        layouts[dpid] = _switch(rows, dpid, switch_row[dpid], place, meter_ids, collected, problems)
     return collected.entries(), layouts
 
 
@@ -428,31 +532,28 @@ def _switch(
     rows: _Rows,
     dpid: int,
     switch: int,
-    region: str,
-    devices: list[tuple[int, str, Attachment]],
+    place: _Place,
     meter_ids: MeterIds,
-    budget: int,
     collected: _EntryColumns,
     problems: list[str],
 ) -> SwitchLayout:
     """One switch's meters and bindings; its entries are added to ``collected``."""
-    user_rows = sorted({row for row, _, _ in devices})
-    group_rows = sorted({rows.parent[row] for row in user_rows})
-    # A switch without users still polices what strangers send there; users may be of other regions.
-    own = rows.region_row[region]
-    region_rows = [own, *sorted({rows.parent[row] for row in group_rows} - {own})]
-    first = [f"{rows.series[row]}:{d}" for row in region_rows + group_rows for d in DIRECTIONS]
-    then = [(f"{rows.series[row]}:{d}", i) for row in user_rows for i, d in enumerate(DIRECTIONS)]
-    ids = meter_ids.assign(dpid, first, then, budget)
+    outer = place.regions + place.groups
+    # Classes are there only where ids are left for them: whoever shares a meter has none.
+    inner = place.users + [row for user in place.users for _, row in rows.classes.get(user, ())]
+    first = [f"{rows.series[row]}:{d}" for row in outer for d in DIRECTIONS]
+    then = [(f"{rows.series[row]}:{d}", i) for row in inner for i, d in enumerate(DIRECTIONS)]
+    ids = meter_ids.assign(dpid, first, then, place.budget)
     shared = {ids[name] for name in SHARED if name in ids}
-    if len(first) + len(then) > budget:
+    if len(first) + len(then) > place.budget:
         problems.append(
-            f"{dpid:016x} has {budget} meters for {len(first) + len(then)} pools: users share {len(shared)} of them"
+            f"{dpid:016x} has {place.budget} meters for {len(first) + len(then)} pools: "
+            f"users share {len(shared)} of them"
         )
     entry_of: dict[tuple[int, int], int] = {}
     meters: dict[int, tuple[int, int]] = {}
     owners = []
-    for row in region_rows + group_rows + user_rows:
+    for row in outer + inner:
         series = rows.series[row]
         meters[row] = (ids.get(f"{series}:up", UNMETERED), ids.get(f"{series}:down", UNMETERED))
         for direction, meter in enumerate(meters[row]):
@@ -467,11 +568,17 @@ def _switch(
         if name in ids
     ]
 
+    classes = {
+        user: tuple((n, *meters[row]) for n, row in rows.classes[user])
+        for user in place.users
+        if user in rows.classes
+    }
     bindings = tuple(
-        Binding(user, device.mac, device.port_no, meters[row], meters[rows.parent[row]])
-        for row, user, device in devices
+        Binding(user, device.mac, device.port_no, meters[row], meters[rows.parent[row]], classes.get(row, ()))
+        for row, user, device in place.devices
     )
-    strangers = [row for row in group_rows if rows.parent[row] != own]
+    own = place.regions[0]
+    strangers = [row for row in place.groups if rows.parent[row] != own]
     return SwitchLayout(
         bindings,
         tuple(sorted(owners, key=lambda owner: owner.meter_id)),

@@ -8,6 +8,7 @@ children; auto-bandwidth asks for the maximum of 5-minute means (of the whole hi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from planner.config import Config
 from planner.history import DemandHistory
 from planner.observation import Observed
 from planner.snapshot import Level
-from planner.structure import Structure
+from planner.structure import BOTTOM_UP, Structure
 from telemetry.samples import DIRECTIONS
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ class _Means:
             mean: F64 = self.total[at] / self.count[at]
         return mean
 
-    def sum_of(self, prefix: str) -> F64:
-        """The totals of all series of this prefix, both directions together, shape (n_columns,)."""
-        rows = [row for name, row in self._rows.items() if name.startswith(prefix)]
+    def sum_of(self, wanted: Callable[[str], bool]) -> F64:
+        """The totals of these series, both directions together, shape (n_columns,)."""
+        rows = [row for name, row in self._rows.items() if wanted(name)]
         total: F64 = self.total[:, :, rows].sum(axis=(1, 2))
         return total
 
@@ -170,7 +171,7 @@ class Tally:
         # A pool without history is given what it has now, as a first reservation would be.
         claims = np.where(np.isnan(estimate), np.nan_to_num(observed.offered_bps), estimate)
         auto = [
-            allocate(tree, claims[d, tree.leaves][None, :] * (s.level[tree.leaves] == Level.USER)).grant_bps
+            allocate(tree, claims[d, tree.leaves][None, :] * s.asks[tree.leaves]).grant_bps
             for d, tree in enumerate(s.trees)
         ]
         rates = np.stack([decision.p50_bps, decision.p90_bps, decision.grant_bps, np.stack(auto)])
@@ -217,7 +218,7 @@ class Tally:
 
     def _carried_shares(self, means: _Means) -> dict[str, float | None]:
         """Share of what users offered that was, or would have been, carried; both directions together."""
-        total = means.sum_of("user/")
+        total = means.sum_of(lambda name: self._paths[name][1] == Level.USER)
         offered = total[0]
         names = {"tidegate": 4, "static_equal": 5, "auto_bandwidth": 6}
         return {
@@ -227,11 +228,10 @@ class Tally:
 
 
 def _carried(s: Structure, grant_bps: F64, offered_bps: F64) -> F64:
-    """What every pool would have carried: users by their caps, pools the sum of their users."""
+    """What every pool would have carried: users or their classes by their caps, pools the sum of those."""
     carried = np.full(len(s.path), np.nan)
-    users = np.flatnonzero(s.level == Level.USER)
-    carried[users] = np.minimum(grant_bps[users], offered_bps[users])
-    for level in (Level.USER, Level.GROUP, Level.REGION):
+    carried[s.asks] = np.minimum(grant_bps, offered_bps)[s.asks]
+    for level in BOTTOM_UP:
         rows = np.flatnonzero(s.level == level)
         known = rows[~np.isnan(carried[rows])]
         parents = np.unique(s.parent[known])

@@ -246,8 +246,12 @@ class Bandwidth(RyuApp):
         rates = self.plan.meters.get(dpid, MeterTable()).rates()
         remark: frozenset[int] = frozenset()
         if self.config.enforcement.over_limit == "remark":
-            # Users' only: groups and regions keep their rates by dropping.
-            remark = frozenset(m for b in self.plan.layouts[dpid].bindings for m in b.user_meter)
+            # Users' and their classes' only: groups and regions keep their rates by dropping.
+            remark = frozenset(
+                m
+                for b in self.plan.layouts[dpid].bindings
+                for m in (*b.user_meter, *(m for _, *both in b.applications for m in both))
+            )
         return Wanted(switch_flows(view), rates, self.plan.version, remark=remark)
 
     def _warm(self) -> bool:

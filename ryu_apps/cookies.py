@@ -53,6 +53,8 @@ class Kind(IntEnum):
     CONTROL = 11
     #: The entry that sends what nothing else matched on to the next table.
     DEFAULT = 12
+    UPLOAD_APPLICATION = 13
+    DOWNLOAD_APPLICATION = 14
 
 
 @dataclass(frozen=True)

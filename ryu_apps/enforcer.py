@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 _KEPT_WITHOUT_PLAN: Final = frozenset(
     {
+        Kind.UPLOAD_APPLICATION,
+        Kind.DOWNLOAD_APPLICATION,
         Kind.UPLOAD_USER,
         Kind.UPLOAD_GROUP,
         Kind.UPLOAD_REGION,

@@ -2,9 +2,11 @@ r"""The pipeline: which table does what, and the entries that each switch shall 
 
 A packet goes one way through the stages and meets at most one meter in each::
 
-    ingress -> upload user -> upload group -> upload region -> classify -> accounting
-        \--(from another switch)--> download user -> download group -> download region -> forwarding
+    ingress -> upload application -> upload user -> upload group -> upload region -> classify -> accounting
+        \--(from another switch)--> download application -> download user -> download group
+            -> download region -> forwarding
 
+The application stages are there only where the configuration names classes of some user.
 What isolated hosts send ends at the ingress of their edge switch.
 Upload is metered where the packet enters the network, download where it leaves:
 what arrives from another switch skips the upload stages, and only switches
@@ -15,13 +17,13 @@ Everything here is pure: entries are values, and no entry mentions Ryu.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from typing import Final
 
-from planner.plan import UNMETERED, SwitchLayout
+from planner.plan import TABLES_FOR_APPLICATIONS, UNMETERED, Binding, SwitchLayout
 from ryu_apps.cookies import Kind
 from topology.network import Host
 
@@ -48,15 +50,21 @@ class Stage(IntEnum):
     """The stages in the order that packets meet them."""
 
     INGRESS = 0
-    UPLOAD_USER = 1
-    UPLOAD_GROUP = 2
-    UPLOAD_REGION = 3
-    CLASSIFY = 4
-    ACCOUNTING = 5
-    DOWNLOAD_USER = 6
-    DOWNLOAD_GROUP = 7
-    DOWNLOAD_REGION = 8
-    FORWARDING = 9
+    UPLOAD_APPLICATION = 1
+    UPLOAD_USER = 2
+    UPLOAD_GROUP = 3
+    UPLOAD_REGION = 4
+    CLASSIFY = 5
+    ACCOUNTING = 6
+    DOWNLOAD_APPLICATION = 7
+    DOWNLOAD_USER = 8
+    DOWNLOAD_GROUP = 9
+    DOWNLOAD_REGION = 10
+    FORWARDING = 11
+
+
+_APPLICATION_STAGES: Final = (Stage.UPLOAD_APPLICATION, Stage.DOWNLOAD_APPLICATION)
+_ALWAYS: Final = tuple(stage for stage in Stage if stage not in _APPLICATION_STAGES)
 
 
 #: What a switch with few tables does without, first to last. Grants of children fit
@@ -79,22 +87,23 @@ class TooFewTablesError(Exception):
 class Pipeline:
     """The stages that one switch has, each in a table."""
 
-    stages: tuple[Stage, ...] = tuple(Stage)
+    stages: tuple[Stage, ...] = _ALWAYS
+    #: The stages that this switch does without.
+    missing: tuple[Stage, ...] = ()
 
     @classmethod
-    def fitting(cls, n_tables: int) -> Pipeline:
-        """The longest pipeline for so many tables. Raises TooFewTablesError."""
-        dropped = max(0, len(Stage) - n_tables)
+    def fitting(cls, n_tables: int, applications: bool = False) -> Pipeline:
+        """The longest pipeline for so many tables; ``applications``: somebody has classes. Raises TooFewTablesError."""
+        if applications and n_tables >= TABLES_FOR_APPLICATIONS:
+            return cls(tuple(Stage))
+        dropped = max(0, len(_ALWAYS) - n_tables)
         if dropped > len(_DISPENSABLE):
             raise TooFewTablesError(
-                f"a switch must have at least {len(Stage) - len(_DISPENSABLE)} tables, got {n_tables}"
+                f"a switch must have at least {len(_ALWAYS) - len(_DISPENSABLE)} tables, got {n_tables}"
             )
-        return cls(tuple(stage for stage in Stage if stage not in _DISPENSABLE[:dropped]))
-
-    @property
-    def missing(self) -> tuple[Stage, ...]:
-        """The stages that this switch does without."""
-        return tuple(stage for stage in Stage if stage not in self.stages)
+        # Classes first, and in both directions: the planner has then none for users at this switch.
+        missing = (_APPLICATION_STAGES if applications else ()) + _DISPENSABLE[:dropped]
+        return cls(tuple(stage for stage in _ALWAYS if stage not in missing), tuple(sorted(missing)))
 
     def __contains__(self, stage: Stage) -> bool:
         return stage in self.stages
@@ -106,6 +115,7 @@ class Pipeline:
 
 #: A match field's value, with a mask where it is a pair.
 Field = int | str | tuple[int, int] | tuple[str, str]
+Match = tuple[tuple[str, Field], ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,7 @@ class FlowEntry:
     kind: Kind
     table_id: int
     priority: int
-    match: tuple[tuple[str, Field], ...] = ()
+    match: Match = ()
     meter_id: int = UNMETERED
     #: Ports to send a copy to.
     output: tuple[int, ...] = ()
@@ -159,19 +169,39 @@ class SwitchView:
     report_pairs: bool = True
 
     @cached_property
-    def bindings(self) -> Mapping[tuple[str, int], tuple[tuple[int, int], tuple[int, int]]]:
-        """User and group meters by (mac, port)."""
-        return {(b.mac, b.port_no): (b.user_meter, b.group_meter) for b in self.layout.bindings}
+    def bindings(self) -> Mapping[tuple[str, int], Binding]:
+        """Bindings by (mac, port)."""
+        return {(b.mac, b.port_no): b for b in self.layout.bindings}
+
+    @cached_property
+    def bound_hosts(self) -> tuple[tuple[Host, Binding], ...]:
+        """The hosts on edge ports, and what holds for each; nothing where the plan does not know it there."""
+        edge, unbound = set(self.edge_ports), Binding("", "", 0)
+        return tuple(
+            (host, self.bindings.get((host.mac, host.port_no), unbound))
+            for host in self.hosts
+            if host.port_no in edge
+        )
+
+    @cached_property
+    def ports_of(self) -> Mapping[int, tuple[ApplicationPort, ...]]:
+        """Server ports by number of the application class."""
+        found: dict[int, list[ApplicationPort]] = {}
+        for one in self.applications:
+            found.setdefault(one.app, []).append(one)
+        return {app: tuple(ports) for app, ports in found.items()}
 
 
 def switch_flows(view: SwitchView) -> Iterator[FlowEntry]:
     """Every entry that the switch shall hold, accounting entries of single pairs apart."""
     yield from _ingress(view)
+    yield from _applications(view, Stage.UPLOAD_APPLICATION)
     yield from _users(view, Stage.UPLOAD_USER)
     yield from _groups(view, Stage.UPLOAD_GROUP)
     yield from _region(view, Stage.UPLOAD_REGION)
     yield from _classify(view)
     yield from _accounting(view)
+    yield from _applications(view, Stage.DOWNLOAD_APPLICATION)
     yield from _users(view, Stage.DOWNLOAD_USER)
     yield from _groups(view, Stage.DOWNLOAD_GROUP)
     yield from _region(view, Stage.DOWNLOAD_REGION)
@@ -186,13 +216,35 @@ def _ingress(view: SwitchView) -> Iterator[FlowEntry]:
             match = (("in_port", port), ("eth_src", mac))
             yield FlowEntry(Kind.QUARANTINE, table, 200, match, series=view.host_series.get(mac, 0))
     yield FlowEntry(Kind.CONTROL, table, 100, (("eth_type", ETH_LLDP),), to_controller=True)
-    upload = view.pipeline.table(Stage.UPLOAD_USER)
-    download = view.pipeline.table(Stage.DOWNLOAD_USER)
+    upload = view.pipeline.table(Stage.UPLOAD_APPLICATION)
+    download = view.pipeline.table(Stage.DOWNLOAD_APPLICATION)
     for port in view.edge_ports:
         yield FlowEntry(Kind.INGRESS, table, 10, (("in_port", port),), goto_table=upload)
     for port in view.link_ports:
         yield FlowEntry(Kind.INGRESS, table, 10, (("in_port", port),), goto_table=download)
     # No default: a port that is neither yet may lead to a switch, and could close a loop.
+
+
+def _applications(view: SwitchView, stage: Stage) -> Iterator[FlowEntry]:
+    if stage not in view.pipeline:
+        return
+    upload = stage is Stage.UPLOAD_APPLICATION
+    kind = Kind.UPLOAD_APPLICATION if upload else Kind.DOWNLOAD_APPLICATION
+    table = view.pipeline.table(stage)
+    after = view.pipeline.table(Stage.UPLOAD_USER if upload else Stage.DOWNLOAD_USER)
+    for host, binding in view.bound_hosts:
+        whose, series = _whose(host, upload), view.host_series.get(host.mac, 0)
+        for app, *meters in binding.applications:
+            # Number 0 is all that is in no class that the user names.
+            found = _signatures(view.ports_of.get(app, ())) if app else [(5, ())]
+            for priority, what in found:
+                match, meter = (*whose, *what), meters[0 if upload else 1]
+                yield FlowEntry(kind, table, priority, match, meter, goto_table=after, series=series)
+    yield FlowEntry(Kind.DEFAULT, table, 0, goto_table=after)
+
+
+def _whose(host: Host, upload: bool) -> Match:
+    return (("in_port", host.port_no), ("eth_src", host.mac)) if upload else (("eth_dst", host.mac),)
 
 
 def _users(view: SwitchView, stage: Stage) -> Iterator[FlowEntry]:
@@ -202,24 +254,17 @@ def _users(view: SwitchView, stage: Stage) -> Iterator[FlowEntry]:
     table = view.pipeline.table(stage)
     group_stage = Stage.UPLOAD_GROUP if upload else Stage.DOWNLOAD_GROUP
     region_stage = Stage.UPLOAD_REGION if upload else Stage.DOWNLOAD_REGION
-    edge = set(view.edge_ports)
-    for host in view.hosts:
-        if host.port_no not in edge:
-            continue
-        unmetered = ((UNMETERED, UNMETERED), (UNMETERED, UNMETERED))
-        user, group = view.bindings.get((host.mac, host.port_no), unmetered)
-        in_group = group[direction] != UNMETERED
-        match: tuple[tuple[str, Field], ...] = (
-            (("in_port", host.port_no), ("eth_src", host.mac)) if upload else (("eth_dst", host.mac),)
-        )
+    for host, binding in view.bound_hosts:
+        group = binding.group_meter[direction]
+        in_group = group != UNMETERED
         yield FlowEntry(
             kind,
             table,
             10,
-            match,
-            meter_id=user[direction],
+            _whose(host, upload),
+            meter_id=binding.user_meter[direction],
             # The upload group's number may still stand there, so zero is written too.
-            write_metadata=(group[direction], GROUP_MASK),
+            write_metadata=(group, GROUP_MASK),
             goto_table=view.pipeline.table(group_stage if in_group else region_stage),
             series=view.host_series.get(host.mac, 0),
         )
@@ -271,32 +316,32 @@ def _classify(view: SwitchView) -> Iterator[FlowEntry]:
     for kind in (_NEIGHBOUR_SOLICITATION, _NEIGHBOUR_ADVERTISEMENT):
         match = (("eth_type", ETH_IPV6), ("ip_proto", _ICMPV6), ("icmpv6_type", kind))
         yield FlowEntry(Kind.CONTROL, table, 100, match, to_controller=True, goto_table=after)
-    for application in view.applications:
-        yield from _application(application, table, after)
+    for app, ports in view.ports_of.items():
+        metadata = (app << CLASS_SHIFT, CLASS_MASK)
+        for priority, what in _signatures(ports):
+            yield FlowEntry(Kind.DEFAULT, table, priority, what, write_metadata=metadata, goto_table=after)
     yield FlowEntry(Kind.DEFAULT, table, 0, write_metadata=(0, CLASS_MASK), goto_table=after)
 
 
-def _application(application: ApplicationPort, table: int, after: int) -> Iterator[FlowEntry]:
-    metadata = (application.app << CLASS_SHIFT, CLASS_MASK)
-    for eth_type in (ETH_IPV4, ETH_IPV6):
-        proto = _IP_PROTO[application.protocol]
-        if application.protocol == "icmp" and eth_type == ETH_IPV6:
-            proto = _ICMPV6
-        base = (("eth_type", eth_type), ("ip_proto", proto))
-        if not application.port:
-            yield FlowEntry(Kind.DEFAULT, table, 10, base, write_metadata=metadata, goto_table=after)
-            continue
-        # Where both ports belong to a class, the one called to decides.
-        for side, priority in (("dst", 30), ("src", 20)):
-            match = (*base, (f"{application.protocol}_{side}", application.port))
-            yield FlowEntry(Kind.DEFAULT, table, priority, match, write_metadata=metadata, goto_table=after)
+def _signatures(ports: Iterable[ApplicationPort]) -> Iterator[tuple[int, Match]]:
+    """What tells packets of these ports, with priorities."""
+    for one in ports:
+        for eth_type in (ETH_IPV4, ETH_IPV6):
+            proto = _ICMPV6 if (one.protocol, eth_type) == ("icmp", ETH_IPV6) else _IP_PROTO[one.protocol]
+            base: Match = (("eth_type", eth_type), ("ip_proto", proto))
+            if not one.port:
+                yield 10, base
+                continue
+            # Where both ports belong to a class, the one called to decides.
+            for side, priority in (("dst", 30), ("src", 20)):
+                yield priority, (*base, (f"{one.protocol}_{side}", one.port))
 
 
 def _accounting(view: SwitchView) -> Iterator[FlowEntry]:
     if Stage.ACCOUNTING not in view.pipeline:
         return
     table = view.pipeline.table(Stage.ACCOUNTING)
-    after = view.pipeline.table(Stage.DOWNLOAD_USER)
+    after = view.pipeline.table(Stage.DOWNLOAD_APPLICATION)
     yield FlowEntry(Kind.DEFAULT, table, 20, (("eth_dst", _MULTICAST),), goto_table=after)
     yield FlowEntry(Kind.CONTROL, table, 0, to_controller=view.report_pairs, goto_table=after)
 
@@ -311,7 +356,7 @@ def pair_entry(
         pipeline.table(Stage.ACCOUNTING),
         10,
         match,
-        goto_table=pipeline.table(Stage.DOWNLOAD_USER),
+        goto_table=pipeline.table(Stage.DOWNLOAD_APPLICATION),
         idle_timeout_s=idle_timeout_s,
         series=series,
     )

@@ -193,7 +193,7 @@ class Switch:
     def _get_to_know(self) -> None:
         self._ask_facts()
         try:
-            self.pipeline = Pipeline.fitting(self.facts.n_tables)
+            self.pipeline = Pipeline.fitting(self.facts.n_tables, self.config.tells_applications_apart)
         except TooFewTablesError as error:
             LOG.error("dp %016x is left alone: %s", self.dpid, error)
             self.alive = False

@@ -22,7 +22,7 @@ from northbound.dashboard.bars import bar
 from northbound.dashboard.charts import fan_chart
 from northbound.dashboard.figures import Scale
 from northbound.dashboard.group_graph import drawn
-from northbound.dashboard.tree import SORTS, Question, Table, ancestors, children, sides, whole_tree
+from northbound.dashboard.tree import SORTS, Question, ancestors, children, sides, whole_tree
 from planner.prediction import row_of
 from planner.snapshot import NotThere, Operations, PoolForecast, Snapshot, UnknownGroup
 from topology.group_log import LoggedEvent
@@ -199,7 +199,7 @@ def _pool(router: APIRouter, pages: Pages) -> None:
             path=path,
             name=words.last_part(path),
             level=level,
-            target=f"{level}:{words.last_part(path)}",
+            target=words.policy_target(path, level),
             trail=ancestors(path),
             sides=sides(snapshot.pools, row),
             explanation=explanation,
@@ -208,7 +208,7 @@ def _pool(router: APIRouter, pages: Pages) -> None:
             history=history,
             spans=[_span_s(pages, one) for one in range(len(SPANS))],
             asked=asked,
-            table=children(snapshot.pools, row, asked) if level != "user" else Table(),
+            table=children(snapshot.pools, row, asked),
             group=group if level == "user" else None,
             alarms=pages.operations.alarms.view(only_open=True, pool=path, limit=20).alarms,
         )

@@ -50,6 +50,13 @@ def last_part(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+def policy_target(path: str, level: str) -> str:
+    """What policies and boosts call a pool."""
+    if level == "application":
+        return f"user:{'/'.join(path.split('/')[-2:])}"
+    return f"{level}:{last_part(path)}"
+
+
 def headline(chain: DirectionWas, name: str, scale: Scale) -> str:
     """Why it has this rate, in a sentence."""
     share = chain.share
@@ -92,7 +99,7 @@ def steps(explanation: Explanation, chain: DirectionWas, scale: Scale) -> list[t
             f"Half of all outcomes stay below the first figure, nine of ten below the second. Made by {RUNGS[forecast.rung]}.",
         ),
     ]
-    if explanation.level == "user":
+    if explanation.level in ("user", "application"):
         sure = "" if math.isnan(tier.confidence) else f", confidence {100 * tier.confidence:.0f} %"
         kept = f" {rate(tier.kept_bps)} is kept for it above." if tier.kept_bps else ""
         found.append(

@@ -41,6 +41,8 @@ class Territory:
         """Whether every pool that goes by this name does: a path, the end of one, or ``user:NAME``."""
         if kind is None and ":" in name and name.split(":", 1)[0] in _DEPTH:
             kind, name = name.split(":", 1)
+            # A class of a user lies where the user does.
+            name = name.partition("/")[0] if kind == "user" else name
         found = list(self._paths(name, kind))
         return bool(found) and all(map(self.holds, found))
 

@@ -119,7 +119,7 @@ class Keeper:
         drops = rules.action == "drop"
         what = "drop all it sends" if drops else f"hold it at {rate / 1e6:g} Mbit/s"
         measures = Measures(limits={one.user: (rate, rate)}, dropped=(one.user,) if drops else ())
-        path = next(path for path in s.path[s.first_user :] if path.endswith(f"/{one.user}"))
+        path = next(path for path in s.path[s.user_rows] if path.endswith(f"/{one.user}"))
         return Step(
             id=0,
             rung=Rung.ISOLATE,

@@ -111,7 +111,7 @@ def _of_port(signal: Signal, port: tuple[int, int], sight: Sight, ground: Ground
     held = _held(signal, port, sight, ground)
     if held:
         s = sight.decided.structure
-        path = dict(zip(s.users, s.path[s.first_user :], strict=True))
+        path = dict(zip(s.users, s.path[s.user_rows], strict=True))
         regions = tuple(sorted({path[user].split("/")[1] for user in held}))
         shown = ", ".join(f"{user} at {_mbps(pair)} Mbit/s" for user, pair in sorted(held.items()))
         yield Option(Rung.REALLOCATE, Measures(limits=held, regions=regions), f"hold {shown}")

@@ -93,13 +93,13 @@ class Lookout:
 
     def protected(self, s: Structure) -> frozenset[str]:
         """Users that nothing is taken from: named ones, shared services, and the first priority class."""
-        first = np.flatnonzero(s.priority[s.first_user :] == 0).tolist()
+        first = np.flatnonzero(s.priority[s.user_rows] == 0).tolist()
         named = self.config.remediation.isolation.protected
         return frozenset((*named, *self.grouping.shared_services, *(s.users[row] for row in first)))
 
 
 def suspects_of(alarms: AlarmStream, s: Structure) -> list[Suspect]:
-    """The users of whom an alarm is open that says: too much."""
+    """The users of whom, or of whose classes, an alarm is open that says: too much."""
     view = alarms.view(only_open=True, limit=_MOST_ALARMS)
     if not view.alarms:
         return []
@@ -109,9 +109,9 @@ def suspects_of(alarms: AlarmStream, s: Structure) -> list[Suspect]:
             user, one.id, one.times, one.kind, one.severity, one.evidence.realised, one.evidence.high, one.text
         )
         for one in view.alarms
-        if one.level == "user"
+        if one.level in ("user", "application")
         and one.side == "above"
-        and (user := one.pool.rpartition("/")[2]) in users
+        and (user := one.pool.split("/")[Level.USER]) in users
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from planner.explain import Decided
 from planner.remediation.steps import Signal
 from planner.remediation.troubles import Key
 from planner.snapshot import Level
-from planner.structure import Structure
+from planner.structure import BOTTOM_UP, Structure
 from telemetry.samples import DOWN, GAP, UP, SampleBatch
 
 F64 = npt.NDArray[np.float64]
@@ -170,20 +170,21 @@ class Needs:
 
 
 def needs_of(decided: Decided) -> Needs:
-    """What pools are too small for, from what users offer now."""
+    """What pools are too small for, from what users and their classes offer now."""
     s, n = decided.structure, len(decided.structure.path)
-    users = np.arange(s.first_user, n)
+    asking = np.flatnonzero(s.asks)
     share, wanted, unmet = (np.zeros((2, n)) for _ in range(3))
     for d in (UP, DOWN):
         ceiling = s.ceiling_bps[d]
-        offered = decided.observed.offered_bps[d, users]
-        wanted[d, users] = np.nan_to_num(np.minimum(offered, ceiling[users]))
-        for level in (Level.USER, Level.GROUP, Level.REGION):
+        offered = decided.observed.offered_bps[d, asking]
+        wanted[d, asking] = np.nan_to_num(np.minimum(offered, ceiling[asking]))
+        for level in BOTTOM_UP:
             rows = np.flatnonzero(s.level == level)
             passed = np.minimum(wanted[d, rows], ceiling[rows])
             wanted[d] += np.bincount(s.parent[rows], passed, n)
         unmet[d] = np.maximum(wanted[d] - ceiling, 0.0)
-        members, known = _below(s, np.ones(len(users))), _below(s, np.isfinite(offered))
+        users = decided.observed.offered_bps[d, s.user_rows]
+        members, known = _below(s, np.ones(len(users))), _below(s, np.isfinite(users))
         with np.errstate(divide="ignore", invalid="ignore"):
             part = np.where(wanted[d] > 0, unmet[d] / wanted[d], 0.0)
         share[d] = np.where((members > 0) & (known >= _KNOWN * members), part, np.nan)
@@ -203,7 +204,7 @@ def has_room(needs: Needs, s: Structure, row: int, direction: int) -> bool:
 def _below(s: Structure, values: npt.NDArray[np.generic]) -> F64:
     """Sums over the users below each pool, shape (n_pools,)."""
     total = np.zeros(len(s.path))
-    total[s.first_user :] = values
+    total[s.user_rows] = values
     for level in (Level.USER, Level.GROUP, Level.REGION):
         rows = np.flatnonzero(s.level == level)
         total += np.bincount(s.parent[rows], total[rows], len(s.path))

@@ -82,12 +82,12 @@ def _counters(net: Net, host: str) -> list[int]:
     return [int(value) for value in line.split(":", 1)[1].split()]
 
 
-def tcp_bps(net: Net, source: str, target: str, over_s: int) -> float:
+def tcp_bps(net: Net, source: str, target: str, over_s: int, port: int = 5310) -> float:
     """TCP's rate in frames as the receiver counts, after its first four seconds."""
-    server = _start(net, target, ["iperf3", "-s", "-p", "5310"])
+    server = _start(net, target, ["iperf3", "-s", "-p", str(port)])
     try:
-        _wait_for_server(net, target, 5310)
-        command = ["iperf3", "-c", net.address(target), "-p", "5310", "-t", str(over_s), "-O", "4", "-J"]
+        _wait_for_server(net, target, port)
+        command = ["iperf3", "-c", net.address(target), "-p", str(port), "-t", str(over_s), "-O", "4", "-J"]
         reply = net.execute(source, [*command, "-l", str(TCP_WRITE_BYTES)], timeout_s=over_s + 20)
         received = json.loads(reply.stdout)["end"]["sum_received"]["bits_per_second"]
         return float(received) * TCP_FRAME_BYTES / TCP_SEGMENT_BYTES

@@ -25,6 +25,11 @@ from topology.network import Host
 #: Where everybody of ``small()`` is attached.
 PLACES = {"anna": 0x11, "ben": 0x11, "carla": 0x12, "david": 0x21, "emma": 0x21}
 START = 1_000_000.0
+#: Classes 1 and 2; what is in neither is ``other``, number 0.
+APPLICATIONS: dict[str, Any] = {
+    "web": [{"protocol": "tcp", "ports": [80, 443]}],
+    "names": [{"protocol": "udp", "ports": [53]}],
+}
 
 
 def mac_of(config: Config, user: str) -> str:
@@ -57,6 +62,7 @@ def network(
     version: int = 1,
     max_meters: int = 1000,
     speaker: str = "speaker",
+    n_tables: int = 12,
 ) -> NetworkReport:
     """A report with every configured switch connected and these users attached."""
     dpids = [dpid for region in config.regions.values() for dpid in region.dpids]
@@ -65,7 +71,7 @@ def network(
         for port, (user, dpid) in enumerate(places.items())
         for mac in [mac_of(config, user)]
     }
-    facts = {dpid: SwitchFacts(10, max_meters, "fake") for dpid in dpids}
+    facts = {dpid: SwitchFacts(n_tables, max_meters, "fake") for dpid in dpids}
     return NetworkReport(speaker, version, facts, hosts=hosts)
 
 
@@ -91,6 +97,7 @@ def structure_of(
         found,
         meter_ids if meter_ids is not None else MeterIds(),
         fleet.max_meters,
+        fleet.n_tables,
     )
 
 
@@ -196,8 +203,25 @@ class Running:
 
 
 @st.composite
+def classes(draw: st.DrawFn, ceiling: int) -> dict[str, Any]:
+    """The classes that a user of this ceiling names, of most users none."""
+    named = draw(st.sampled_from([(), (), ("web",), ("web", "names"), ("other", "names")]))
+    return {
+        name: {
+            "guarantee_mbps": (own := draw(st.integers(0, ceiling // 2))),
+            "ceiling_mbps": draw(st.sampled_from([None, own + 1])),
+            "weight": draw(st.sampled_from([0.3, 1, 2])),
+        }
+        for name in named
+    }
+
+
+@st.composite
 def worlds(draw: st.DrawFn) -> tuple[Config, NetworkReport, dict[str, set[str]]]:
-    """Random regions, switches, users with any promises at any place, groups, and few or many meters."""
+    """Random regions, switches, users with any promises at any place, groups, and few or many meters and tables.
+
+    Some users have application classes.
+    """
     n_users = draw(st.integers(0, 14))
     rates = st.integers(0, 30)
     regions: dict[str, Any] = {}
@@ -218,12 +242,14 @@ def worlds(draw: st.DrawFn) -> tuple[Config, NetworkReport, dict[str, set[str]]]
             "guarantee_mbps": draw(st.integers(0, ceiling)),
             "ceiling_mbps": draw(st.sampled_from([None, ceiling])),
             "weight": draw(st.sampled_from([0.3, 1, 2])),
+            "applications": draw(classes(ceiling)),
         }
     config = parse(
         {
             "capacity_mbps": {"up": 1000, "down": 1000},
             "regions": regions,
             "users": users,
+            "applications": APPLICATIONS,
             "group_defaults": {"guarantee_mbps": 0, "ceiling_mbps": draw(st.none() | st.integers(1, 30))},
             "grouping": {"enabled": False},
         }
@@ -237,7 +263,7 @@ def worlds(draw: st.DrawFn) -> tuple[Config, NetworkReport, dict[str, set[str]]]
             if at is not None:
                 hosts[mac] = Host(mac, frozenset(), at, port + 1, START)
     facts = {
-        at: SwitchFacts(10, draw(st.sampled_from([0, 1, 3, 6, 9, 1000])), "")
+        at: SwitchFacts(draw(st.sampled_from([10, 12])), draw(st.sampled_from([0, 1, 3, 6, 9, 20, 1000])), "")
         for at in range(1, dpid + 1)
         if draw(st.integers(0, 9)) > 0
     }

@@ -31,7 +31,7 @@ def decided(s: Structure, seed: int) -> tuple[list[I64], npt.NDArray[np.float64]
     grants = []
     for tree in s.trees:
         claims = rng.exponential(1e7, (1, len(tree.leaves))) * rng.integers(0, 2, len(tree.leaves))
-        claims *= s.level[tree.leaves] == Level.USER
+        claims *= s.asks[tree.leaves]
         grants.append(allocate(tree, claims).grant_bps)
     demand = rng.exponential(1e7, len(s.entries.pool))
     demand[rng.random(len(demand)) < 0.3] = np.nan

@@ -272,7 +272,12 @@ def check(s: Structure, budget: dict[int, int]) -> None:
     # PoolTree's own check has run; here what it cannot know.
     assert len(set(s.series)) == len(s.path)
     assert (np.diff(s.level.astype(int)) >= 0).all()
-    assert s.path[s.first_user :] == tuple(s.path[row] for row in np.flatnonzero(s.level == Level.USER))
+    users = np.flatnonzero(s.level == Level.USER)
+    assert s.path[s.user_rows] == tuple(s.path[row] for row in users)
+    assert tuple(s.path[row].rpartition("/")[2] for row in users) == s.users
+    # Who asks is at the ends of the tree, once.
+    leaves = s.trees[0].leaves
+    assert np.flatnonzero(s.asks).tolist() == leaves[s.level[leaves] >= Level.USER].tolist()
     assert (e.meter_id >= 0).all()
     for switch, dpid in enumerate(s.dpids):
         mine = e.switch == switch
@@ -288,6 +293,7 @@ def check(s: Structure, budget: dict[int, int]) -> None:
         used = {m for b in layout.bindings for m in (*b.user_meter, *b.group_meter)} | set(
             layout.region_meter
         )
+        used |= {m for b in layout.bindings for _, *both in b.applications for m in both}
         assert used - {UNMETERED} <= table
     child = np.flatnonzero(e.parent >= 0)
     above = e.parent[child]

@@ -93,7 +93,7 @@ def discovered(wiring: Wiring) -> Fabric:
 
 @st.composite
 def plans(draw: st.DrawFn, wiring: Wiring) -> Plan:
-    """Plans in which each meter id says what it is: 1xx user, 2xx group, 3xx region; odd is upload."""
+    """Plans in which each meter id says what it is: 1xx user, 2xx group, 3xx region, 4xx class; odd is upload."""
     layouts = {}
     for dpid in wiring.switches:
         local = sorted(mac for mac, place in wiring.hosts.items() if place[0] == dpid)
@@ -105,7 +105,9 @@ def plans(draw: st.DrawFn, wiring: Wiring) -> Plan:
             binding = Binding(f"u{i}", mac, wiring.hosts[mac][1], (101 + 2 * i, 102 + 2 * i))
             if draw(st.booleans()):
                 binding = replace(binding, group_meter=(group + 1, group + 2))
-            bindings.append(binding)
+            named = draw(st.sampled_from([(), (), (1,), (1, 3), (2, 3)]))
+            apps = ((app, 401 + 10 * i + 2 * app, 402 + 10 * i + 2 * app) for app in (0, *named) if named)
+            bindings.append(replace(binding, applications=tuple(apps)))
         region = draw(st.sampled_from([(0, 0), (301, 302)]))
         groups = sorted({binding.group_meter for binding in bindings} - {(0, 0)})
         strangers = [group for group in groups if draw(st.booleans())]
@@ -122,6 +124,6 @@ def planned_networks(draw: st.DrawFn) -> tuple[Wiring, Plan]:
 
 
 def entries_of(fabric: Fabric, plan: Plan | None, n_tables: int = 254) -> dict[int, list[FlowEntry]]:
-    """What each switch shall hold."""
-    pipeline = Pipeline.fitting(n_tables)
+    """What each switch shall hold where some users have classes."""
+    pipeline = Pipeline.fitting(n_tables, applications=True)
     return {d: list(switch_flows(fabric.view(d, pipeline, plan, True))) for d in fabric.known}

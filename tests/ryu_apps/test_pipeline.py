@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.plan import UNMETERED, Binding, Plan, SwitchLayout
+from planner.plan import TABLES_FOR_APPLICATIONS, UNMETERED, Binding, Plan, SwitchLayout
 from ryu_apps.cookies import Kind
 from ryu_apps.pipeline import (
     ApplicationPort,
@@ -16,23 +16,34 @@ from ryu_apps.pipeline import (
     switch_flows,
 )
 from tests.ryu_apps.networks import BROADCAST, STRANGER, discovered, entries_of, mac_of, planned_networks
-from tests.ryu_apps.plain_tables import pass_through, travel
+from tests.ryu_apps.plain_tables import Packet, pass_through, travel
 from topology.network import Host
 
-N_TABLES = st.integers(len(Stage) - 6, len(Stage) + 2)
-UPLOAD = (Kind.UPLOAD_USER, Kind.UPLOAD_GROUP, Kind.UPLOAD_REGION)
-DOWNLOAD = (Kind.DOWNLOAD_USER, Kind.DOWNLOAD_GROUP, Kind.DOWNLOAD_REGION)
+N_TABLES = st.integers(4, len(Stage) + 2)
+UPLOAD = (Kind.UPLOAD_APPLICATION, Kind.UPLOAD_USER, Kind.UPLOAD_GROUP, Kind.UPLOAD_REGION)
+DOWNLOAD = (Kind.DOWNLOAD_APPLICATION, Kind.DOWNLOAD_USER, Kind.DOWNLOAD_GROUP, Kind.DOWNLOAD_REGION)
 PROPERTY = settings(deadline=None, max_examples=150)
 
 
-def expected_meters(plan: Plan, dpid: int, mac: str, direction: int, pipeline: Pipeline):
+def class_of(packet: Packet, named: set[int]) -> int:
+    """Of the classes that are named, that of the port called to, else of the port called from; 0 for none."""
+    for side in ("dst", "src"):
+        for app, protocol, ports in (1, "tcp", (80, 8080, 8081)), (2, "udp", (53,)), (2, "tcp", (53,)):
+            if app in named and packet.get(f"{protocol}_{side}") in ports:
+                return app
+    return 3 if 3 in named and (packet["eth_type"], packet["ip_proto"]) in ((0x0800, 1), (0x86DD, 58)) else 0
+
+
+def expected_meters(plan: Plan, dpid: int, mac: str, direction: int, pipeline: Pipeline, packet: Packet):
     """The meters that a packet of this host owes here, in this direction, outermost last."""
     layout = plan.layouts[dpid]
-    binding = next((b for b in layout.bindings if b.mac == mac), None)
+    binding = next((b for b in layout.bindings if b.mac == mac), Binding("", "", 0))
     kinds = (UPLOAD, DOWNLOAD)[direction]
-    user, group = (binding.user_meter, binding.group_meter) if binding else ((0, 0), (0, 0))
+    user, group = binding.user_meter, binding.group_meter
+    classes = {app: meters for app, *meters in binding.applications}
+    own = classes[class_of(packet, set(classes))] if classes else (0, 0)
     region = dict(layout.other_regions).get(group, layout.region_meter)
-    owed = zip(kinds, (user[direction], group[direction], region[direction]), strict=True)
+    owed = zip(kinds, (own[direction], user[direction], group[direction], region[direction]), strict=True)
     return [
         (kind, meter) for kind, meter in owed if meter != UNMETERED and Stage[Kind(kind).name] in pipeline
     ]
@@ -42,24 +53,37 @@ def unicast(src: str, dst: str):
     return {"eth_src": src, "eth_dst": dst, "eth_type": 0x0800, "ip_proto": 6, "tcp_src": 5000, "tcp_dst": 80}
 
 
+#: Of a class called to or called from, of two, and of none; IPv4 and IPv6.
+PACKETS: list[dict[str, int | str]] = [
+    {"eth_type": 0x0800, "ip_proto": 6, "tcp_src": 5000, "tcp_dst": 80},
+    {"eth_type": 0x86DD, "ip_proto": 6, "tcp_src": 8081, "tcp_dst": 5000},
+    {"eth_type": 0x0800, "ip_proto": 6, "tcp_src": 53, "tcp_dst": 8080},
+    {"eth_type": 0x0800, "ip_proto": 6, "tcp_src": 5000, "tcp_dst": 9},
+    {"eth_type": 0x0800, "ip_proto": 17, "udp_src": 5000, "udp_dst": 53},
+    {"eth_type": 0x0800, "ip_proto": 17, "udp_src": 80, "udp_dst": 80},
+    {"eth_type": 0x0800, "ip_proto": 1},
+    {"eth_type": 0x86DD, "ip_proto": 58, "icmpv6_type": 128},
+]
+
+
 @PROPERTY
-@given(planned_networks(), N_TABLES)
-def test_a_packet_is_metered_once_at_each_edge_and_arrives_once(network, n_tables):
-    """Each user, group and region meters a packet once at its source's switch, once at its destination's, never between."""
+@given(planned_networks(), N_TABLES, st.sampled_from(PACKETS))
+def test_a_packet_is_metered_once_at_each_edge_and_arrives_once(network, n_tables, packet):
+    """Class, user, group and region meter a packet once at its source's switch, once at its destination's, never between."""
     wiring, plan = network
-    pipeline = Pipeline.fitting(n_tables)
+    pipeline = Pipeline.fitting(n_tables, applications=True)
     entries = entries_of(discovered(wiring), plan, n_tables)
     for src, source in wiring.hosts.items():
         for dst, target in wiring.hosts.items():
             if source == target:
                 continue
-            journey = travel(entries, wiring.cables, source, unicast(src, dst))
+            journey = travel(entries, wiring.cables, source, {"eth_src": src, "eth_dst": dst, **packet})
             assert journey.delivered == [target]
             passages = journey.passages
             assert passages[0][0] == source[0]
             assert passages[-1][0] == target[0]
-            up = expected_meters(plan, source[0], src, 0, pipeline)
-            down = expected_meters(plan, target[0], dst, 1, pipeline)
+            up = expected_meters(plan, source[0], src, 0, pipeline, packet)
+            down = expected_meters(plan, target[0], dst, 1, pipeline, packet)
             if len(passages) == 1:
                 assert passages[0][1].meters == up + down
             else:
@@ -97,7 +121,7 @@ def test_a_broadcast_reaches_every_edge_port_once(network, n_tables):
 def test_a_stranger_is_told_to_the_controller_and_forwarded_all_the_same(network, n_tables):
     """No packet waits for the controller, and a source not known yet still fits into its region."""
     wiring, plan = network
-    pipeline = Pipeline.fitting(n_tables)
+    pipeline = Pipeline.fitting(n_tables, applications=True)
     entries = entries_of(discovered(wiring), plan, n_tables)
     for start in wiring.edge_ports:
         for dst, target in wiring.hosts.items():
@@ -108,7 +132,7 @@ def test_a_stranger_is_told_to_the_controller_and_forwarded_all_the_same(network
             first = journey.passages[0][1]
             assert pipeline.table(Stage.UPLOAD_USER) in first.punted_in
             up = [meter for meter in first.meters if meter[0] in UPLOAD]
-            assert up == expected_meters(plan, start[0], STRANGER, 0, pipeline)
+            assert up == expected_meters(plan, start[0], STRANGER, 0, pipeline, unicast(STRANGER, dst))
 
 
 @PROPERTY
@@ -268,3 +292,31 @@ def test_a_short_pipeline_says_what_it_lacks():
     """Outer meters go first, since children's grants fit into them already."""
     assert Pipeline.fitting(254).missing == ()
     assert Pipeline.fitting(8).missing == (Stage.UPLOAD_REGION, Stage.DOWNLOAD_REGION)
+
+
+def test_classes_are_the_first_that_a_switch_with_few_tables_does_without():
+    """Both directions at once, with the number of tables that the planner knows, and told by name."""
+    assert Pipeline.fitting(TABLES_FOR_APPLICATIONS, applications=True) == Pipeline(tuple(Stage))
+    short = Pipeline.fitting(TABLES_FOR_APPLICATIONS - 1, applications=True)
+    assert short.missing == (Stage.UPLOAD_APPLICATION, Stage.DOWNLOAD_APPLICATION)
+    assert short.stages == Pipeline.fitting(254).stages
+    fewer = Pipeline.fitting(9, applications=True)
+    assert fewer.missing == (Stage.UPLOAD_APPLICATION, Stage.UPLOAD_REGION, Stage.DOWNLOAD_APPLICATION)
+
+
+def test_networks_without_classes_have_no_stage_for_them():
+    """Nobody pays for what nobody has: the tables, entries and cookies are as they were."""
+    pipeline = Pipeline.fitting(254)
+    assert len(pipeline.stages) == 10
+    assert pipeline.missing == ()
+    kinds = {entry.kind for entry in switch_flows(view(pipeline=pipeline, applications=APPS))}
+    assert not kinds & {Kind.UPLOAD_APPLICATION, Kind.DOWNLOAD_APPLICATION}
+
+
+def test_a_port_of_a_class_is_four_entries_a_device_and_direction():
+    """Both versions of IP and both sides; and one more for all the rest."""
+    layout = SwitchLayout((Binding("u", mac_of(1), 1, (11, 12), (21, 22), ((0, 41, 42), (1, 43, 44))),))
+    pipeline = Pipeline.fitting(254, applications=True)
+    entries = list(switch_flows(view(pipeline=pipeline, layout=layout, applications=APPS)))
+    meters = [entry.meter_id for entry in entries]
+    assert [meters.count(meter) for meter in (41, 42, 43, 44)] == [1, 1, 4, 4]
