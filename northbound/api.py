@@ -17,8 +17,8 @@ from northbound.audit_api import audit_router
 from northbound.dashboard.pages import dashboard_router
 from northbound.demand_api import demand_router
 from northbound.events_api import events_router
-from northbound.forecasts_api import forecasts_router
 from northbound.findings_api import findings_router
+from northbound.forecasts_api import forecasts_router
 from northbound.groups_api import groups_router
 from northbound.guard import put_in_force
 from northbound.metrics_api import metrics_router
