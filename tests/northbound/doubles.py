@@ -200,7 +200,8 @@ def make_forecast(since: float = 0.0) -> PoolForecast:
 def with_web(whole: PoolForecast) -> PoolForecast:
     """A user's forecast with that of one class, half of it all."""
     assert whole.point_bps is not None
-    web = replace(whole, demand_bps=whole.demand_bps / 2, point_bps=whole.point_bps / 2, application="web")
+    half = (whole.demand_bps / 2).astype(np.float32)
+    web = replace(whole, demand_bps=half, point_bps=whole.point_bps / 2, application="web")
     return replace(whole, applications=(web,))
 
 

@@ -324,8 +324,12 @@ def test_every_write_needs_a_token(app: FastAPI, ask: Ask, operations: FakeOpera
             assert is_problem(response)
             assert TOKEN not in response.text
     for header in (TOKEN, f"Basic {TOKEN}", f"Token {TOKEN}"):
-        headers = {"Authorization": header}
-        assert ask("POST", "/groups/create", None, json=GROUP, headers=headers).status_code == 401
+        assert (
+            ask(
+                "POST", "/groups/create", None, json=GROUP, headers={"Authorization": header.encode()}
+            ).status_code
+            == 401
+        )
     assert operations.written == []
 
 

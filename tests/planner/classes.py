@@ -42,15 +42,16 @@ class Speaking(Running):
             self.now += seconds
             rows = [(number[one], number[two], app, rate) for (one, two, app), rate in self.sent.items()]
             columns = np.array([] if self.deaf else rows, np.float64).reshape(-1, 4)
-            edges = EdgeSamples(
-                *(columns[:, at].astype(np.uint32) for at in range(3)),
-                np.full(len(columns), 5.0),
-                columns[:, 3],
-            )
+            src, dst, app = columns[:, :3].T.astype(np.uint32)
+            edges = EdgeSamples(src, dst, app, np.full(len(columns), 5.0), columns[:, 3])
             plan = self.planner.snapshot.plan
             for at, dpid in enumerate(plan.layouts):
                 # Which switch counts is nobody's concern here: one tells all.
-                told = {"edges": edges, "endpoints": macs} if at == 0 else {}
-                self.planner.ingest(samples(plan, dpid, self.now, self.rate, censored=self.censored, **told))
+                told, ends = (edges, macs) if at == 0 else (None, ())
+                self.planner.ingest(
+                    samples(
+                        plan, dpid, self.now, self.rate, censored=self.censored, edges=told, endpoints=ends
+                    )
+                )
             plan = self.planner.tick(self.now)
         return plan

@@ -48,15 +48,15 @@ def test_both_ends_are_told_of_it(traffic: ApplicationTraffic) -> None:
         traffic, 50.0, poll(50.0, (0, 1, 1, 2e6), (0, 2, 1, 1e6), (0, 1, 2, 4e6)), poll(48.0, (2, 1, 1, 8e6))
     )
     split = traffic.take(60.0)
-    np.testing.assert_allclose(split.bits[0], [[0, 15e6, 20e6], [0, 0, 0], [0, 40e6, 0]])
-    np.testing.assert_allclose(split.bits[1], [[0, 0, 0], [0, 50e6, 20e6], [0, 5e6, 0]])
+    np.testing.assert_allclose(split.bits[0], np.array([[0, 15e6, 20e6], [0, 0, 0], [0, 40e6, 0]]))
+    np.testing.assert_allclose(split.bits[1], np.array([[0, 0, 0], [0, 50e6, 20e6], [0, 5e6, 0]]))
 
 
 def test_peers_are_counted_once_whatever_the_applications(traffic: ApplicationTraffic) -> None:
     """The mean number over the step: two peers in one of twelve polls are a sixth."""
     after(traffic, 50.0, poll(50.0, (0, 1, 1, 2e6), (0, 1, 2, 4e6), (0, 3, 0, 1.0), (1, 0, 0, 0.0)))
     split = traffic.take(60.0)
-    np.testing.assert_allclose(split.peers * 12, [[2, 0, 0], [0, 1, 0]])
+    np.testing.assert_allclose(split.peers * 12, np.array([[2, 0, 0], [0, 1, 0]]))
 
 
 def test_poll_over_the_end_of_a_step_is_shared_out(traffic: ApplicationTraffic) -> None:
@@ -112,5 +112,5 @@ def test_shares_know_idleness_from_silence() -> None:
     bits[0, 3] = [1e6, 0]
     demand = np.array([[8e6, 0, 5e6, np.nan], [0, 500, 2e3, np.nan]], np.float32)
     found = shares(Split(bits, np.zeros((2, 4), np.float32)), demand)
-    np.testing.assert_allclose(found[0], [[0.75, 0.25], [0, 0], [np.nan] * 2, [np.nan] * 2])
-    np.testing.assert_allclose(found[1], [[0, 0], [0, 0], [np.nan] * 2, [np.nan] * 2])
+    np.testing.assert_allclose(found[0], np.array([[0.75, 0.25], [0, 0], [np.nan] * 2, [np.nan] * 2]))
+    np.testing.assert_allclose(found[1], np.array([[0, 0], [0, 0], [np.nan] * 2, [np.nan] * 2]))

@@ -20,7 +20,7 @@ Flow = tuple[str, str, int]
 
 def view_of(flows: list[Flow], rate_bps: float = 1e6) -> TrafficView:
     names = sorted({name for flow in flows for name in flow[:2]})
-    src, dst = ([names.index(flow[end]) for flow in flows] for end in range(2))
+    src, dst = [names.index(flow[0]) for flow in flows], [names.index(flow[1]) for flow in flows]
     rates = np.full(len(flows), rate_bps)
     app = np.array([flow[2] for flow in flows])
     return TrafficView(START, tuple(names), np.array(src), np.array(dst), app, rates)

@@ -24,8 +24,9 @@ def running(capacity_mbps: float | None, talk: Talk = TALK, **blocks: Any) -> Ru
     made = Running(small(links=links, **blocks))
     made.planner.report(replace(network(made.config), links=frozenset({CABLE, CABLE.reverse})))
     graph = made.planner.grouping.graph
-    for (src, dst), rate in talk.items():
-        graph.observe(made.now, *graph.intern([src, dst]).reshape(2, 1), 0, rate, 600.0)
+    for pair, rate in talk.items():
+        src, dst = graph.intern(pair).tolist()
+        graph.observe(made.now, src, dst, 0, rate, 600.0)
     made.offered = {"anna": 16e6, "ben": 4e6, "carla": 17e6}
     return made
 

@@ -127,15 +127,17 @@ def test_plans_know_nothing_of_what_comes():
     other = demand.copy()
     other[40:] = demand[40:][::-1] * 0.3
     one, two = (feed(small_config(), trace_of(d)) for d in (demand, other))
-    histories = [
-        {group: planner.record.history(group, 0.0) for group in ("ungrouped", "auto-1", "auto-2")}
-        for planner in (one, two)
-    ]
-    for group, before in histories[0].items():
-        after = histories[1][group]
-        past = before["time"] <= trace_of(demand).time[39]
+    assert one.structure is not None
+    series = [name for name in one.structure.series if name.startswith(("group/", "user/"))]
+    for name in series:
+        before, after = (
+            planner.record.history(planner.history.numbers([name]), 0.0, float("inf"))
+            for planner in (one, two)
+        )
+        past = before.time <= trace_of(demand).time[39]
         assert past.sum() > 35
-        np.testing.assert_array_equal(before["grant_bps"][:, past], after["grant_bps"][:, past])
+        np.testing.assert_array_equal(before.grant_bps[:, past], after.grant_bps[:, past])
+    assert len(series) > 4
     assert one.tally.report(None) != two.tally.report(None)
 
 

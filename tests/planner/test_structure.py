@@ -71,7 +71,7 @@ def test_sharing_is_the_parents_unless_somebody_says_otherwise():
 
 def test_value_curves_are_the_parents_unless_somebody_says_otherwise():
     """A user's own word wins over its group's; who shares by forecast is not listed."""
-    users = {
+    users: dict[str, dict[str, Any]] = {
         user: {"macs": [f"00:00:00:00:01:{n:02x}"]} for n, user in enumerate(("anna", "ben", "carla"), 1)
     }
     users["ben"]["curve"] = "forecast"

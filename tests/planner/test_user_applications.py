@@ -340,7 +340,8 @@ def test_links_hold_each_class_as_they_hold_a_user(running: Running):
     made.planner.report(report)
     graph = made.planner.grouping.graph
     for pair in (("anna", "carla"), ("ben", "carla")):
-        graph.observe(made.now, *graph.intern(pair).tolist(), 0, 5e6, 600.0)
+        src, dst = graph.intern(pair).tolist()
+        graph.observe(made.now, src, dst, 0, 5e6, 600.0)
     made.offered = {"web": 8e6, "other": 9e6, "ben": 1e6}
     made.tick(count=5)
     grants = {name: made.grant(name)[0] for name in ("web", "other", "ben")}
@@ -359,7 +360,8 @@ def test_flows_of_classes_take_their_users_ways():
     made.tick()
     graph = TrafficGraph(600.0)
     for pair, rate in ((("anna", "carla"), 5e6), (("anna", "ben"), 1e6), (("ben", "carla"), 2e6)):
-        graph.observe(START, *graph.intern(pair).tolist(), 0, rate, 600.0)
+        src, dst = graph.intern(pair).tolist()
+        graph.observe(START, src, dst, 0, rate, 600.0)
     fleet, view = made.planner.fleet, graph.view(START)
 
     def limits(s: Structure) -> LinkLimits:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.grouping import findings_of
+from planner.group_findings import findings_of
 from planner.workers import Errand, worker_pool
 from tests.planner.networks import AtOnce, Broken, Never
 from topology.traffic import TrafficGraph
