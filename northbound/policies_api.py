@@ -233,7 +233,7 @@ def _add_plans(router: APIRouter, operations: Operations, bearer: Depends) -> No
     }
 
     @router.get("/plan/state", response_model=PlanState, tags=["plans"])
-    def show_plan_state() -> Response:
+    async def show_plan_state() -> Response:
         """Which plan stands: mode, freeze, age, and the plans one can go back to."""
         return _state(operations.policy.plan_state())
 
@@ -262,7 +262,7 @@ def _add_boosts(router: APIRouter, operations: Operations, bearer: Depends) -> N
     written = problems.documented(400, 401, 404, 408, 409, 413, 422)
 
     @router.get("/boosts", response_model=Boosts, tags=["boosts"])
-    def list_boosts() -> Response:
+    async def list_boosts() -> Response:
         """The boosts that are on or still to come."""
         return _answer({"boosts": [_boost(one) for one in operations.policy.boosts()]})
 
@@ -306,7 +306,7 @@ def _add_questions(router: APIRouter, operations: Operations) -> None:
         responses=problems.documented(404, 422),
         tags=["state"],
     )
-    def explain_pool(
+    async def explain_pool(
         pool: Annotated[str, Path(min_length=1, max_length=1024, description="a path, or the end of one")],
     ) -> Response:
         """Why a pool has what it has: sample, forecast, tier, share, what bound it, switches and meters."""

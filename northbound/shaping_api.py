@@ -146,13 +146,14 @@ def shaping_router(operations: Operations, bearer: Depends, preconditions: Preco
         except NotThere:
             return None
 
+    # Reads are async: they wait neither for the loop nor for the disk.
     @router.get("/trafficShapes", response_model=Shapes)
-    def list_shapes(limit: Limit = 100, offset: Offset = 0) -> dict[str, Any]:
+    async def list_shapes(limit: Limit = 100, offset: Offset = 0) -> dict[str, Any]:
         """The traffic shapes in force, by id."""
         return page_of("shapes", [_shape(one) for one in operations.shaping.all()], limit, offset)
 
     @router.get("/trafficShapes/{shapeID}", response_model=Shape, responses=problems.documented(404))
-    def show_shape(shape_id: ShapeId, response: Response) -> dict[str, Any]:
+    async def show_shape(shape_id: ShapeId, response: Response) -> dict[str, Any]:
         """One traffic shape, and its users now."""
         found = _shape(operations.shaping.show(shape_id))
         response.headers["ETag"] = tag_of_entity(found)

@@ -134,7 +134,6 @@ RULES: Final = (
     _rule("GET /trafficShapes", Scope.READ),
     _rule("GET /trafficShapes/*", Scope.READ),
     _rule("DELETE /trafficShapes/*", Scope.OPERATE),
-    _rule("POST /events/import", Scope.OPERATE),
     _rule("PUT|DELETE /users/*/bindings", Scope.OPERATE),
     _rule("DELETE /isolations/*", Scope.OPERATE),
     _rule("PUT /archetypes/*/name", Scope.OPERATE),

@@ -289,6 +289,7 @@ def _filled(path: str) -> str:
         "/metrics/user/{user}": "/metrics/user/anna",
         "{region}": "west",
         "{shapeID}": "lab",
+        "{path:path}": "global/west",
         "{user}": "emma",
     }
     for pattern, name in known.items():
