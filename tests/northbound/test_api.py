@@ -290,6 +290,7 @@ def _filled(path: str) -> str:
         "{region}": "west",
         "{shapeID}": "lab",
         "{path:path}": "global/west",
+        "{group_id}": "g1",
         "{user}": "emma",
     }
     for pattern, name in known.items():
