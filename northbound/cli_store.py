@@ -121,7 +121,8 @@ def export(
     from northbound.cli_store_file import export as export_file
 
     now = time.time()
-    begin, end = since_s(since, "--since", now), since_s(until, "--until", now) if until else now
+    # The second that has begun is not left out.
+    begin, end = since_s(since, "--since", now), since_s(until, "--until", now) if until else now + 1
     if begin >= end:
         stop(MISUSED, f"tidegate: --since must be before --until, got {moment(begin)} and {moment(end)}")
     form = _format(target, form)
