@@ -125,11 +125,11 @@ def test_writes_need_the_token(ask: Ask, method: str, path: str):
     assert ask(method, path, None).status_code == 401
 
 
-@pytest.mark.parametrize("pool", ["anna", "global/west/ungrouped/anna", "west/ungrouped/anna"])
+@pytest.mark.parametrize("pool", ["anna", "global/west/crew/anna", "west/crew/anna"])
 def test_pool_is_explained_by_its_path_or_the_end_of_it(ask: Ask, operations: FakeOperations, pool: str):
     """From the sample to the meters, in numbers and in words."""
     answer = ask("GET", f"/explain/{pool}").json()
-    assert answer["path"] == "global/west/ungrouped/anna"
+    assert answer["path"] == "global/west/crew/anna"
     assert answer["plan_version"] == operations.running.planner.snapshot.plan.version
     up, down = answer["directions"]
     assert (up["direction"], down["direction"]) == ("up", "down")
