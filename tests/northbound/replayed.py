@@ -10,6 +10,7 @@ import numpy as np
 
 from planner.alarms import AlarmStream
 from planner.config import Config, load
+from planner.dry_run import Rehearsal
 from planner.group_desk import GroupDesk
 from planner.loop import Planner
 from planner.policy_desk import PolicyDesk
@@ -55,6 +56,10 @@ class Replayed:
         self.grouping = GroupDesk(self.planner, self.told.append, lambda: self.now)
         for _ in range(ticks):
             self.go_on()
+
+    def rehearse(self) -> Rehearsal:
+        """A copy that a write may be made to."""
+        return Rehearsal(self.planner, self.now)
 
     @classmethod
     def of_demo(cls, ticks: int = TICKS) -> Replayed:
