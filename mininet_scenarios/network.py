@@ -343,6 +343,8 @@ def _empty_mininet(controller_port: int | None) -> Any:
     importlib.import_module("mininet.log").setLogLevel("error")
     # ... and would end the process where ovs-vsctl takes longer than a second.
     node.OVSSwitch.isSetup, node.OVSSwitch.isOldOVS = True, staticmethod(lambda: False)
+    # It would ask by telnet, where that is installed, and take the controller's hello for text.
+    node.RemoteController.checkListening = lambda self: None
     mininet = library.Mininet(topo=None, controller=None, build=False, switch=node.OVSSwitch)
     if controller_port is not None:
         mininet.addController("controller", node.RemoteController, ip="127.0.0.1", port=controller_port)
