@@ -32,7 +32,13 @@ class Shell(StrEnum):
 
 def completion(shell: Annotated[Shell, typer.Argument(help="bash, zsh or fish.")]) -> None:
     """Print what makes a shell complete commands, options, pools and groups."""
-    print(get_completion_script(prog_name="tidegate", complete_var="_TIDEGATE_COMPLETE", shell=shell.value))
+    # Its argument is the name of a shell; none is started.
+    script = get_completion_script(
+        prog_name="tidegate",
+        complete_var="_TIDEGATE_COMPLETE",
+        shell=shell.value,  # nosec B604
+    )
+    print(script)
 
 
 def _remote(context: typer.Context) -> Remote:
