@@ -12,11 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from northbound.cli_shared import FAILED, JsonOption, console, faults_told, stop
+from northbound.cli_shared import FAILED, JsonOption, OwnFilesOption, console, faults_told, own_files, stop
 from planner.audit import AuditError, AuditLog
 from planner.audit import verify as verify_log
-from planner.config import load
-from planner.config_northbound import Northbound
 from planner.secret import SecretError
 
 app = typer.Typer(
@@ -26,10 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="The planner's configuration; var/ here if not given."),
-]
 FileOption = Annotated[
     Path | None, typer.Option("--file", metavar="FILE", help="Another log, its key and head beside it.")
 ]
@@ -37,7 +31,7 @@ FileOption = Annotated[
 
 @app.command()
 def verify(
-    config: ConfigOption = None,
+    config: OwnFilesOption = None,
     file: FileOption = None,
     head: Annotated[
         str | None,
@@ -64,7 +58,7 @@ def verify(
 
 @app.command()
 def show(
-    config: ConfigOption = None,
+    config: OwnFilesOption = None,
     file: FileOption = None,
     last: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many of the newest.")] = 50,
     as_json: JsonOption = False,
@@ -100,7 +94,7 @@ def _table(entries: Iterable[dict[str, Any]]) -> Table:
 def _path(config: Path | None, file: Path | None) -> Path:
     if file is not None:
         return file
-    return (load(config).northbound if config is not None else Northbound()).audit_path
+    return own_files(config).audit_path
 
 
 def _named(head: str | None) -> tuple[int, str] | tuple[()]:

@@ -18,7 +18,9 @@ from rich.progress import Progress
 
 from northbound import client
 from northbound.cli_exit import Exit
+from planner.config import load
 from planner.config_faults import ConfigError
+from planner.config_northbound import Northbound
 
 FAILED: Final = Exit.FAILED
 MISUSED: Final = Exit.MISUSED
@@ -29,6 +31,11 @@ _Own = ParamSpec("_Own")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")
+]
+#: Of commands that read the planner's own files and ask nobody.
+OwnFilesOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The planner's configuration; var/ here if not given."),
 ]
 _UrlOption = Annotated[
     str | None,
@@ -116,6 +123,11 @@ def asks_planner(command: Callable[Concatenate[Remote, _Own], None]) -> Callable
     asking.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     asking.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return asking
+
+
+def own_files(config: Path | None) -> Northbound:
+    """Where the planner of this configuration, or of none, keeps its tokens and its log. Raises ConfigError."""
+    return load(config).northbound if config is not None else Northbound()
 
 
 def lists(context: typer.Context, as_json: bool) -> bool:

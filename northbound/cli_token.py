@@ -9,13 +9,21 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
 
-from northbound.cli_shared import FAILED, MISUSED, JsonOption, console, faults_told, stop
+from northbound.cli_shared import (
+    FAILED,
+    MISUSED,
+    JsonOption,
+    OwnFilesOption,
+    console,
+    faults_told,
+    own_files,
+    stop,
+)
 from northbound.security.tokens import BOOTSTRAP, Token, TokenBook, TokenError, make
 from planner.audit import AuditError, AuditLog
 from planner.config import load
@@ -29,10 +37,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="The planner's configuration; var/ here if not given."),
-]
 ExpiresOption = Annotated[
     str, typer.Option(metavar="TIME", help="How long it holds: 12h, 30d, 8w; or never.")
 ]
@@ -50,12 +54,12 @@ def create(
     users: Annotated[
         bool, typer.Option("--users", help="Show users by name although it only reads.")
     ] = False,
-    config: ConfigOption = None,
+    config: OwnFilesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token and print it, once: what is kept is only its hash."""
     with _told():
-        northbound = _northbound(config)
+        northbound = own_files(config)
         if region is not None and config is not None and region not in load(config).regions:
             raise TokenError(f"region must be one of the configuration, got {region!r}")
         now = time.time()
@@ -66,10 +70,10 @@ def create(
 
 
 @app.command("list")
-def list_tokens(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def list_tokens(config: OwnFilesOption = None, as_json: JsonOption = False) -> None:
     """The tokens there are, without what only their holders know."""
     with _told():
-        tokens = TokenBook(_northbound(config).tokens_path).tokens()
+        tokens = TokenBook(own_files(config).tokens_path).tokens()
     if as_json:
         print(json.dumps({"tokens": [_shown(token) for token in tokens]}, indent=2))
         return
@@ -89,12 +93,12 @@ def list_tokens(config: ConfigOption = None, as_json: JsonOption = False) -> Non
 def rotate(
     name: NameArgument,
     expires: ExpiresOption = "90d",
-    config: ConfigOption = None,
+    config: OwnFilesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give a token a new secret; the old one is void at once. `bootstrap` is the one of northbound.token_file."""
     with _told():
-        northbound = _northbound(config)
+        northbound = own_files(config)
         now = time.time()
         if name == BOOTSTRAP:
             write_owned(northbound.token_file, secrets.token_urlsafe(32).encode() + b"\n")
@@ -108,19 +112,15 @@ def rotate(
 
 
 @app.command()
-def revoke(name: NameArgument, config: ConfigOption = None) -> None:
+def revoke(name: NameArgument, config: OwnFilesOption = None) -> None:
     """End a token at once, and every session that it opened."""
     with _told():
-        northbound = _northbound(config)
+        northbound = own_files(config)
         if name == BOOTSTRAP:
             raise TokenError("name must be another: rotate bootstrap, or empty northbound.token_file")
         token = TokenBook(northbound.tokens_path).revoke(name)
         _note(northbound, "token revoke", token)
     console().print(f"{token.name} ({token.id}) is revoked")
-
-
-def _northbound(config: Path | None) -> Northbound:
-    return load(config).northbound if config is not None else Northbound()
 
 
 @contextmanager
