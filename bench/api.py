@@ -68,6 +68,7 @@ MIX: Final = (
 def serve(users: int, directory: Path) -> None:
     """Plan for a made-up network in real time, and serve, until told to stop."""
     from bench.synthetic import Synthetic
+    from northbound.http_protocol import run_to_end
     from northbound.security.desk import Security
     from northbound.server import listen
     from northbound.server import serve as served
@@ -103,7 +104,9 @@ def serve(users: int, directory: Path) -> None:
     process.start()
     try:
         sockets = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
-        asyncio.run(served(process, config, token, *sockets, parent_pid=os.getppid(), security=security))
+        run_to_end(
+            served(process, config, token, *sockets, parent_pid=os.getppid(), security=security)
+        )
     finally:
         stop.set()
         process.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -88,14 +89,17 @@ class Forecast:
         curve: Floats = self.demand_bps.max(axis=1)
         return curve
 
-    def confidence(self, band: float, floor_bps: float = 0.0) -> Doubles:
+    def confidence(self, band: float, floor_bps: float = 0.0, rows: Sequence[int] | None = None) -> Doubles:
         """P(demand within ``max(band x median, floor_bps)`` of the median), shape (S, H), in [0, 1].
+
+        ``rows`` : only of these series, in this order.
 
         As ``confidence.confidence`` defines it. NaN where one figure stands for all quantiles (rungs
         below ``ARCHETYPE``): a guess has no confidence. Ask ``>=``, and what is NaN is not trusted.
         """
-        known = confidence(self.demand_bps, self.quantile, band, floor_bps)
-        known[self.rung > Rung.ARCHETYPE] = np.nan
+        asked = slice(None) if rows is None else np.asarray(rows, np.intp)
+        known = confidence(self.demand_bps[asked], self.quantile, band, floor_bps)
+        known[self.rung[asked] > Rung.ARCHETYPE] = np.nan
         return known
 
     def confidence_ahead(self, band: float, floor_bps: float = 0.0) -> Doubles:

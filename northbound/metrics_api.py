@@ -18,6 +18,7 @@ from northbound.encoded import UNCHANGED, EncodedAnswers, answer
 from northbound.groups_api import GroupId
 from northbound.problems import Unusable
 from northbound.security.audience import CALLER
+from planner.pool_names import rows_ending
 from planner.rates import RateHistory
 from planner.snapshot import Level, Operations, Pools, UnknownGroup
 
@@ -183,8 +184,7 @@ def _pool(operations: Operations, level: Level, name: str, history: dict[str, An
 
 
 def _row(pools: Pools, level: Level, name: str) -> int | None:
-    rows = np.flatnonzero(pools.level == level).tolist()
-    return next((row for row in rows if pools.path[row].endswith(f"/{name}")), None)
+    return next((row for row in rows_ending(pools.path, name) if pools.level[row] == level), None)
 
 
 def _past(found: RateHistory) -> dict[str, Any]:

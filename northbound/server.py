@@ -16,9 +16,9 @@ from typing import Final, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from northbound.api import create_app
+from northbound.http_protocol import PromptProtocol, run_to_end
 from northbound.security.desk import Security
 from northbound.security.tls import Certificate, certificate_of
 from planner.config import Config, load
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 GRACE_S: Final = 1
 #: Above the seconds between two requests of the OpenFlow process: it keeps its connection.
 KEEP_ALIVE_S: Final = 75
-#: A connection's first request must have come so far within this.
-HEAD_TIMEOUT_S: Final = 10.0
 #: Open at a time, of all clients; more are answered 503.
 MAX_CONNECTIONS: Final = 2000
 
@@ -84,7 +82,7 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
         planner = PlannerProcess(config)
         security = Security.of_config(config, token, planner.audit)
         planner.start()
-        asyncio.run(serve(planner, config, token, rest, seam, parent_pid=parent_pid, security=security))
+        run_to_end(serve(planner, config, token, rest, seam, parent_pid=parent_pid, security=security))
     except KeyboardInterrupt:
         log.info("stopped before everything was up")
     finally:
@@ -186,30 +184,6 @@ def _server(app: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Ser
     if made.ssl is not None:
         made.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return _Server(made)
-
-
-class PromptProtocol(H11Protocol):
-    """HTTP/1.1 that waits for a request's head only so long: a stranger must not hold connections open for good."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait."""
-        super().connection_made(transport)
-        self._head_due = self.loop.call_later(HEAD_TIMEOUT_S, self._hang_up)
-
-    def data_received(self, data: bytes) -> None:
-        """Wait anew for each request's head; a dribble of bytes wins no time."""
-        super().data_received(data)
-        if self.cycle is not None:
-            self._head_due.cancel()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._head_due.cancel()
-        super().connection_lost(exc)
-
-    def _hang_up(self) -> None:
-        """Nothing came that could be answered."""
-        self.transport.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from planner.modes import KeptPlan, Mode, Stance, canary_regions
 from planner.plan import Plan
 from planner.policies import Lift
 from planner.policy import TemporaryBoost
-from planner.prediction import row_of
+from planner.pool_names import row_of
 from planner.requests import StandbyReport
 from planner.snapshot import NotThere
 

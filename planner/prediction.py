@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from planner.config import Config
 from planner.forecast_figures import CONFIDENCE_BAND, coverage_of
 from planner.history import DemandHistory
 from planner.issued import IssuedForecasts
+from planner.pool_names import row_of
 from planner.retraining import Retraining
 from planner.snapshot import ForecastQuality, Level, NotThere, PoolForecast
 from planner.structure import Structure
@@ -50,6 +52,16 @@ class Standing:
     generation: int
     #: How often what came lay below each quantile, by level and horizon, as it stood then.
     coverage: tuple[Coverage, ...] = ()
+
+    @cached_property
+    def point_bps(self) -> F64:
+        """Medians that add up the tree, shape (2 x n_pools, H): one tree an upload, one a download.
+
+        Of all pools at once, so made when first asked for and then kept.
+        """
+        parent = self.structure.parent
+        both = np.concatenate([parent, np.where(parent < 0, -1, parent + len(parent))])
+        return point_forecast(self.forecast, both)
 
 
 @dataclass(frozen=True)
@@ -239,7 +251,8 @@ class Prediction:
             raise NotThere(f"pool must be one that is forecast, got {pool!r} before the first forecast")
         s, forecast = standing.structure, standing.forecast
         row, n = row_of(s.path, pool), len(s.path)
-        point = _point_bps(standing)[[row, n + row]]
+        rows = [row, n + row]
+        point = standing.point_bps[rows]
         classes: tuple[PoolForecast, ...] = ()
         if s.level[row] == Level.USER:
             classes = self.classes.of_user(s.users[row - s.first_user], s.path[row], point, since)
@@ -250,7 +263,7 @@ class Prediction:
             end_time=forecast.end_time,
             horizon_s=forecast.horizon_s,
             quantile=forecast.quantile,
-            demand_bps=forecast.demand_bps[[row, n + row]],
+            demand_bps=forecast.demand_bps[rows],
             rung=(int(forecast.rung[row]), int(forecast.rung[n + row])),
             issued=(
                 self.issued.history(s.series[row], 0, since),
@@ -258,7 +271,7 @@ class Prediction:
             ),
             coverage=coverage_of(standing.coverage, 2 * int(s.level[row]), forecast),
             point_bps=point,
-            confidence=forecast.confidence(CONFIDENCE_BAND, 0.0)[[row, n + row]],
+            confidence=forecast.confidence(CONFIDENCE_BAND, 0.0, rows),
             applications=classes,
         )
 
@@ -293,30 +306,6 @@ def _once(coverage: tuple[Coverage, ...]) -> tuple[Coverage, ...]:
     for one in coverage:
         found.setdefault((one.level, one.horizon_s), one)
     return tuple(found.values())
-
-
-def row_of(paths: tuple[str, ...], pool: str) -> int:
-    """Row of the pool with this path, or of the only one whose path ends so. Raises NotThere.
-
-    A class of some user goes by its own name alone only where nothing above does.
-    """
-    found = [row for row, path in enumerate(paths) if path == pool]
-    found = found or [row for row, path in enumerate(paths) if path.endswith(f"/{pool}")]
-    outer = [row for row in found if paths[row].count("/") < Level.APPLICATION]
-    found = outer or found
-    if not found:
-        raise NotThere(f"pool must be a path of the tree or the end of one, got {pool!r}")
-    if len(found) > 1:
-        shown = ", ".join(paths[row] for row in found[:5])
-        raise NotThere(f"pool must be one pool, got {pool!r}, which is {shown}")
-    return found[0]
-
-
-def _point_bps(standing: Standing) -> F64:
-    """Medians that add up the tree, shape (2 x n_pools, H): one tree an upload, one a download."""
-    parent = standing.structure.parent
-    both = np.concatenate([parent, np.where(parent < 0, -1, parent + len(parent))])
-    return point_forecast(standing.forecast, both)
 
 
 def _told(change: Change, settings: ForecastSettings) -> str:

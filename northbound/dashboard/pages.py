@@ -23,7 +23,7 @@ from northbound.dashboard.charts import fan_chart
 from northbound.dashboard.figures import Scale
 from northbound.dashboard.group_graph import drawn
 from northbound.dashboard.tree import SORTS, Question, ancestors, children, sides, whole_tree
-from planner.prediction import row_of
+from planner.pool_names import row_of
 from planner.snapshot import NotThere, Operations, PoolForecast, Snapshot, UnknownGroup
 from topology.group_log import LoggedEvent
 

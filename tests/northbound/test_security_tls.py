@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cryptography import x509
 
-from northbound import server
+from northbound import http_protocol
 from northbound.client import authority, base_url
 from northbound.security.desk import host_names
 from northbound.security.tls import CertificateError, certificate_of, fingerprint
@@ -165,7 +165,7 @@ def test_planner_speaks_tls_and_nothing_older(tmp_path: Path):
 
 def test_connection_that_asks_nothing_is_closed(monkeypatch: pytest.MonkeyPatch):
     """Also one that sends a byte now and then; one that has asked stays."""
-    monkeypatch.setattr(server, "HEAD_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT_S", 0.5)
 
     async def go() -> None:
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -17,7 +17,7 @@ from planner.plan import Plan, decode_plan, encode_plan
 from planner.policies import Lift
 from planner.policy import Policies
 from planner.policy_desk import PolicyDesk
-from planner.prediction import row_of
+from planner.pool_names import row_of
 from planner.remediation.signals import needs_of
 from planner.replay import _police, _wires
 from planner.snapshot import Level, NotThere, Refused
