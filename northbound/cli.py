@@ -21,6 +21,7 @@ from northbound import (
     cli_archetypes,
     cli_audit,
     cli_boost,
+    cli_events,
     cli_exit,
     cli_groups,
     cli_models,
@@ -209,13 +210,6 @@ def archetypes(planner: Remote, as_json: JsonOption = False) -> None:
     show(planner.get("/archetypes"), as_json, cli_archetypes.archetypes)
 
 
-@app.command(epilog=examples("events"))
-@asks_planner
-def events(planner: Remote, as_json: JsonOption = False) -> None:
-    """What is announced, what it is expected to do to demand, and how the feeds are."""
-    show(planner.get("/events"), as_json, tables.events)
-
-
 app.command(epilog=examples("status", "status --json --url https://planner.example:8080"))(status)
 app.command(epilog=examples("top", "top --sort short --level user", "top --once --filter west"))(top)
 app.command(epilog=examples("pool anna", "pool global/west/studio --history 6h"))(pool)
@@ -234,6 +228,7 @@ for _group in (
     cli_groups.app,
     cli_plan.app,
     cli_boost.app,
+    cli_events.app,
     cli_models.app,
     cli_policy.app,
     cli_remediation.app,

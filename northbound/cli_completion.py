@@ -84,6 +84,13 @@ def named_pools(context: typer.Context) -> Iterable[str]:
 
 
 @_completing
+def scopes(context: typer.Context) -> Iterable[str]:
+    """Pools as events name them: a region by its name, ``group:NAME``, ``user:NAME``."""
+    named = [(one["level"], one["path"].rpartition("/")[2]) for one in _pools(context)]
+    return [name if level == "region" else f"{level}:{name}" for level, name in named if level in _KINDS]
+
+
+@_completing
 def group_ids(context: typer.Context) -> Iterable[str]:
     """Ids of groups."""
     answer = _asked(context, "/groups")
@@ -101,6 +108,14 @@ def boost_ids(context: typer.Context) -> Iterable[str]:
     """Ids of boosts."""
     answer = _asked(context, "/boosts")
     return [] if answer is None else [boost["id"] for boost in answer["boosts"]]
+
+
+@_completing
+def event_ids(context: typer.Context) -> Iterable[str]:
+    """Ids of events that were announced here, and names of imports."""
+    answer = _asked(context, "/events")
+    own = [] if answer is None else [event["id"] for event in answer["events"] if event["source"] == "rest"]
+    return [*own, *(one.partition("/")[0] for one in own)]
 
 
 PoolArgument = Annotated[

@@ -73,6 +73,14 @@ class Remote:
             where, token_path, ca = self._place
             return client.write(where, method, path, client.token(token_path), body, ca)
 
+    def send(
+        self, method: str, path: str, content: bytes, media_type: str, query: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The same with a body that is no JSON."""
+        with faults_told():
+            where, token_path, ca = self._place
+            return client.send(where, method, path, client.token(token_path), content, media_type, query, ca)
+
     def ask(
         self,
         path: str,

@@ -98,6 +98,21 @@ def write(
     return _ask(url, method, path, token, (), ca, TIMEOUT_S, json=body)
 
 
+def send(
+    url: str,
+    method: str,
+    path: str,
+    token: str,
+    content: bytes,
+    media_type: str,
+    query: Mapping[str, Any],
+    ca: Path | None = None,
+) -> dict[str, Any]:
+    """The JSON object that the planner answers to a body that is no JSON. Raises NoAnswer."""
+    headers = {"Content-Type": media_type}
+    return _ask(url, method, path, token, (), ca, TIMEOUT_S, content=content, headers=headers, params=query)
+
+
 def token_path(token_file: Path | None, config: Path | None) -> Path:
     """The file with the token: what was given, or what ``TIDEGATE_TOKEN_FILE`` or the configuration names.
 
@@ -151,9 +166,8 @@ def _ask(
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca is not None else True
         # Proxies of the environment are for the world outside, not for the loopback.
         with httpx.Client(timeout=timeout_s, trust_env=False, verify=verify) as client:
-            response = client.request(
-                method, url + path, headers={"Authorization": f"Bearer {token}"}, **more
-            )
+            headers = {"Authorization": f"Bearer {token}", **more.pop("headers", {})}
+            response = client.request(method, url + path, headers=headers, **more)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         fault = f"no planner answers at {url}: {error}; is it running?"
         raise NoAnswer(fault, status=Exit.UNREACHABLE) from None

@@ -7,6 +7,7 @@ stranger's body is ever looked at. What it asks of a caller is in ``security.rou
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import re
@@ -312,7 +313,8 @@ def _recorded(body: bytes) -> Any:
     try:
         return _without_secrets(json.loads(body))
     except ValueError:
-        return f"{len(body)} bytes, not JSON"
+        # Long, or of strangers' making: which body it was can be told all the same.
+        return f"{len(body)} bytes, not JSON, SHA-256 {hashlib.sha256(body).hexdigest()}"
 
 
 def _without_secrets(value: Any) -> Any:

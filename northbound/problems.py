@@ -69,6 +69,7 @@ _DESCRIPTIONS = {
     409: "The planner refuses: the title names path, rule and value.",
     412: "What is to be changed is not what If-Match names: read it again.",
     413: "The body is too large.",
+    415: "The body is of another media type.",
     421: "The Host header is not a name of the planner.",
     422: "The request breaks its schema: the title names path, rule and value.",
     429: "Too many requests, logins or refused tokens: Retry-After says when to try again.",

@@ -35,6 +35,9 @@ _WRITES: Final = (
     ("POST", "/updateTrafficShape"),
     ("DELETE", "/trafficShapes/{shapeID}"),
 )
+#: Writes that try themselves: what they change is no meter's rate by itself.
+_BY_THEMSELVES: Final = (("POST", "/events/import"),)
+_STATE: Final = "dry_run"
 _PATTERNS: Final = [(method, re.compile(re.sub(r"{\w+}", "[^/]+", path))) for method, path in _WRITES]
 
 
@@ -55,6 +58,16 @@ def can_be_tried(method: str, path: str) -> bool:
     )
 
 
+def tries_itself(method: str, path: str) -> bool:
+    """Whether a write has a dry run of its own, and asks ``asks_dry_run``."""
+    return (method, path) in _BY_THEMSELVES
+
+
+def asks_dry_run(scope: Scope) -> bool:
+    """Whether this request to a write that tries itself is to change nothing."""
+    return bool(scope.get("state", {}).get(_STATE, False))
+
+
 class Rehearsing:
     """Answers dry runs; all else goes on."""
 
@@ -73,10 +86,13 @@ class Rehearsing:
         if asked is not True:
             await asked(scope, receive, send)
             return
+        if tries_itself(scope["method"], scope["path"]):
+            scope.setdefault("state", {})[_STATE] = True
+            await self._app(scope, receive, send)
+            return
         if not can_be_tried(scope["method"], scope["path"]):
-            await problem(422, "query.dryRun must be of a write to groups, boosts or traffic shapes")(
-                scope, receive, send
-            )
+            refusal = "query.dryRun must be of a write to groups, boosts or traffic shapes, or of an import of events"
+            await problem(422, refusal)(scope, receive, send)
             return
         try:
             rehearsal = await asyncio.to_thread(self._operations.rehearse)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from northbound.idempotency import HEADER, Idempotent
-from northbound.rehearsing import PARAMETERS, DryRun, Rehearsing, can_be_tried
+from northbound.rehearsing import PARAMETERS, DryRun, Rehearsing, can_be_tried, tries_itself
 from northbound.security.routes import rule_for
 from planner.snapshot import Operations
 
@@ -57,6 +57,10 @@ def _describe(operation: dict[str, Any], method: str, path: str) -> None:
     parameters = operation.setdefault("parameters", [])
     if path != "/session":
         parameters.append(_KEY)
+    if tries_itself(method, path):
+        parameters.append(
+            _DRY_RUN | {"description": "true: change nothing, and answer (200) what would change"}
+        )
     if can_be_tried(method, path):
         parameters.append(_DRY_RUN)
         content = operation["responses"].setdefault(

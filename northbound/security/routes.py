@@ -138,6 +138,7 @@ RULES: Final = (
     _rule("DELETE /isolations/*", Scope.OPERATE),
     _rule("PUT /archetypes/*/name", Scope.OPERATE),
     _rule("POST /events", Scope.OPERATE),
+    _rule("POST /events/import", Scope.OPERATE),
     _rule("DELETE /events/**", Scope.OPERATE),
     _rule("POST /alarms/*/acknowledge", Scope.OPERATE),
     _rule("POST /plan/freeze", Scope.OPERATE),

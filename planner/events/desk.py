@@ -19,10 +19,12 @@ from zoneinfo import ZoneInfo
 from forecasting.event import Event
 from planner.config_events import Announcement, EventFeed, Events, Holidays
 from planner.events.fetch import Fetched, Validators, fetch
+from planner.events.imports import SOURCE as REST
+from planner.events.imports import CalendarImport, Imports, read_import
 from planner.events.listed import read_holidays, read_json
 from planner.events.parsed import AHEAD_S, MAX_EVENTS, PAST_S, BadFeed, Defaults, Parsed
 from planner.events.uplift import EventUplift
-from planner.events.views import EventsView, FeedView
+from planner.events.views import EventsView, FeedView, ImportReport
 from planner.snapshot import NotThere, Refused
 
 LOG = logging.getLogger("tidegate.planner")
@@ -34,7 +36,7 @@ _HOLIDAYS_S: Final = 6 * 3600.0
 #: After so many missed readings a feed's events may be out of date.
 _STALE_READINGS: Final = 2.5
 _LONGEST_PAUSE_S: Final = 60.0
-FILE, REST = "file", "rest"
+FILE: Final = "file"
 
 
 @dataclass
@@ -96,6 +98,9 @@ class EventDesk:
         self._now = now
         self._filed = tuple(_filed(one, self._zone) for one in settings.announcements)
         self._announced: dict[str, Event] = {}
+        self._imports = Imports()
+        #: One calendar at a time: reading one costs a second of the loop's processor.
+        self._importing = threading.Lock()
         self._feeds = [_reading(name, feed, self._zone) for name, feed in settings.feeds.items()]
         self._feeds += [_reckoning(name, place, self._zone) for name, place in settings.holidays.items()]
         self._lock = threading.Lock()
@@ -156,6 +161,7 @@ class EventDesk:
         with self._lock:
             found = {event.id: event for feed in self._feeds for event in feed.events}
             found |= {event.id: event for event in self._filed}
+            found |= {event.id: event for event in self._imports}
             found |= self._announced
             self.uplift.calendar = tuple(sorted(found.values(), key=lambda event: (event.start, event.id)))
 
@@ -165,7 +171,8 @@ class EventDesk:
             over = [name for name, event in self._announced.items() if event.end < now - PAST_S]
             for name in over:
                 del self._announced[name]
-        if over:
+            forgotten = self._imports.forget(now - PAST_S)
+        if over or forgotten:
             self._publish()
 
     # What operators do.
@@ -179,7 +186,8 @@ class EventDesk:
         if event.end <= self._now():
             raise Refused(f"events.{event.id}.end must not be past, got {announcement.end}")
         with self._lock:
-            if event.id in self._announced or any(event.id == one.id for one in self._filed):
+            known = event.id in self._announced or event.id in self._imports
+            if known or any(event.id == one.id for one in self._filed):
                 raise Refused(f"events.{event.id} must be a new id, got one that exists")
             if len(self._announced) >= MAX_ANNOUNCED:
                 raise Refused(f"events must be at most {MAX_ANNOUNCED}, got one more")
@@ -189,11 +197,44 @@ class EventDesk:
         LOG.info("operator: event %s (%s) announced", event.id, event.kind)
         return event
 
+    def import_calendar(self, asked: CalendarImport, *, dry_run: bool = False) -> ImportReport:
+        """Announce a whole calendar. Raises BadCalendar, Refused: the name is another's, or there are too many."""
+        if not self._importing.acquire(blocking=False):
+            raise Refused("events.import must be alone, got one while another is under way")
+        try:
+            calendar = read_import(asked, self._zone, self._now())
+            with self._lock:
+                self._check_import(asked.name, len(calendar.events))
+                report = self._imports.compared(asked.name, calendar)
+                if not dry_run:
+                    self._imports.put(asked.name, calendar.events)
+            if not dry_run:
+                self._publish()
+                self._keep()
+                LOG.info(
+                    "operator: events %s imported: %d, of which %d new, %d changed; %d removed",
+                    asked.name, report.n_events, report.n_new, report.n_changed, report.n_removed,
+                )  # fmt: skip
+            return report
+        finally:
+            self._importing.release()
+
+    def _check_import(self, name: str, n_events: int) -> None:
+        if name in self._announced or any(name == one.id for one in self._filed):
+            raise Refused(f"query.name must not be an event's id, got {name!r}")
+        if any(name == feed.name for feed in self._feeds):
+            raise Refused(f"query.name must not be that of a feed or of holidays, got {name!r}")
+        others = self._imports.besides(name)
+        if others + n_events > MAX_EVENTS:
+            raise Refused(
+                f"events that are imported must be at most {MAX_EVENTS}, got {n_events} and {others} of other imports"
+            )
+
     def withdraw(self, event_id: str) -> None:
-        """Take back what was announced by ``announce``. Raises NotThere, Refused."""
+        """Take back what was announced or imported, an import by its name. Raises NotThere, Refused."""
         with self._lock:
-            found = self._announced.pop(event_id, None)
-        if found is not None:
+            found = self._announced.pop(event_id, None) is not None or self._imports.remove(event_id)
+        if found:
             self._publish()
             self._keep()
             LOG.info("operator: event %s withdrawn", event_id)
@@ -224,6 +265,10 @@ class EventDesk:
             state = {
                 "learnt": learnt,
                 "announced": [asdict(event) for event in self._announced.values()],
+                "imports": {
+                    name: [asdict(event) for event in events]
+                    for name, events in self._imports.state().items()
+                },
                 "feeds": {
                     feed.name: {
                         "last_success": feed.last_success,
@@ -244,11 +289,14 @@ class EventDesk:
                 str(name): (float(kept["last_success"]), _events(kept["events"])[:MAX_EVENTS])
                 for name, kept in state["feeds"].items()
             }
+            # An older planner knew none.
+            imports = {str(name): _events(kept) for name, kept in state.get("imports", {}).items()}
             self.uplift.restore(state["learnt"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"events' state is malformed: {error!r}") from None
         with self._lock:
             self._announced = {event.id: event for event in announced}
+            self._imports.restore(imports)
             for feed in self._feeds:
                 if feed.name in feeds:
                     feed.last_success, feed.events = feeds[feed.name]

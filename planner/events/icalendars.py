@@ -20,7 +20,7 @@ from icalendar import Calendar
 from forecasting.event import MAX_TEXT, Event
 from planner.config_events import Moment, epoch_s
 from planner.config_fields import NAME_PATTERN
-from planner.events.parsed import BadFeed, Defaults, Parsed
+from planner.events.parsed import AHEAD_S, BadFeed, Defaults, Parsed
 
 #: Occurrences of one entry within the window; an event every hour for two weeks.
 MAX_OCCURRENCES: Final = 400
@@ -28,15 +28,21 @@ MAX_OCCURRENCES: Final = 400
 _MAX_PASSED: Final = 40_000
 #: For all rules of one calendar.
 _BUDGET_S: Final = 10.0
+#: Properties that say when. An entry of which one cannot be read would be at another time than it says.
+_WHEN: Final = ("DTSTART", "DTEND", "DURATION", "RRULE", "RDATE", "EXDATE", "RECURRENCE-ID")
 _FREQUENCIES: Final = ("DAILY", "WEEKLY", "MONTHLY", "YEARLY")
 #: What the icalendar library raises on entries that are not as they should be.
 _BROKEN: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def read_icalendar(
-    body: bytes, defaults: Defaults, now: float, clock: Callable[[], float] = time.monotonic
+    body: bytes,
+    defaults: Defaults,
+    now: float,
+    clock: Callable[[], float] = time.monotonic,
+    ahead_s: float = AHEAD_S,
 ) -> Parsed:
-    """The events of a calendar; entries that cannot be read are passed over and counted.
+    """The events of a calendar from a day ago to ``ahead_s``; entries that cannot be read are passed over and counted.
 
     A category that is a name (letters, digits, ``. _ @ -``) is the event's kind.
 
@@ -50,7 +56,7 @@ def read_icalendar(
         raise BadFeed(f"must be an iCalendar file, got {_short(error)}") from None
     if not calendars:
         raise BadFeed("must be an iCalendar file, got none")
-    parsed = Parsed.around(now)
+    parsed = Parsed.around(now, ahead_s)
     entries: list[Any] = [entry for calendar in calendars for entry in calendar.walk("VEVENT")]
     # An entry with a RECURRENCE-ID takes the place of one occurrence of the entry with its UID.
     replaced: dict[str, set[float]] = {}
@@ -63,11 +69,12 @@ def read_icalendar(
             replaced.setdefault(str(entry.get("UID", "")), set()).add(moment)
     deadline = clock() + _BUDGET_S
     for number, entry in enumerate(entries):
-        uid = str(entry.get("UID", "")) or f"entry {number}"
+        # An id is one line, in logs too.
+        uid = " ".join(str(entry.get("UID", "")).split()) or f"entry {number}"
         try:
             _read_entry(entry, uid, defaults, replaced, parsed, lambda: clock() > deadline)
         except _BROKEN as error:
-            parsed.skip(uid, _short(error))
+            parsed.skip(uid, _short(error), number)
     return parsed
 
 
@@ -101,6 +108,7 @@ def _read_entry(
 ) -> None:
     if str(entry.get("STATUS", "")).upper() == "CANCELLED":
         return
+    _check_readable(entry)
     times = _Times(entry.start, entry.end, defaults.zone)
     gone = {epoch_s(moment, defaults.zone) for moment in entry.exdates}
     if "RECURRENCE-ID" not in entry:
@@ -110,12 +118,15 @@ def _read_entry(
     for start in _starts(entry, times, parsed, late):
         begins = epoch_s(start, defaults.zone)
         ends = times.end_of(start)
-        if begins in gone or ends <= parsed.since or begins >= parsed.until:
+        if begins in gone:
+            continue
+        if ends <= parsed.since or begins >= parsed.until:
+            parsed.n_outside += 1
             continue
         if found >= MAX_OCCURRENCES:
             raise ValueError(f"must recur at most {MAX_OCCURRENCES} times in the window")
         found += 1
-        name = f"{defaults.source}/{uid[:120]}@{begins:.0f}"
+        name = f"{defaults.prefix or defaults.source}/{uid[:120]}@{begins:.0f}"
         parsed.add(
             Event(
                 name,
@@ -128,6 +139,20 @@ def _read_entry(
                 summary,
             )
         )
+
+
+def _check_readable(entry: Any) -> None:
+    """Raise ValueError where a time of the entry is not what it says: the library reads on."""
+    for name, why in entry.errors:
+        if name in _WHEN:
+            raise ValueError(f"{name} must be readable: {why}")
+    for name in _WHEN:
+        values = entry.get(name, [])
+        for value in values if isinstance(values, list) else [values]:
+            zone = getattr(value, "params", {}).get("TZID")
+            moments = [one.dt for one in value.dts] if hasattr(value, "dts") else [getattr(value, "dt", None)]
+            if zone is not None and any(isinstance(one, datetime) and one.tzinfo is None for one in moments):
+                raise ValueError(f"{name} must have a TZID that is known, got {str(zone)[:60]!r}")
 
 
 def _starts(entry: Any, times: _Times, parsed: Parsed, late: Callable[[], bool]) -> Iterator[Moment]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from forecasting.event import Event
 from planner.config_events import Announcement
+
+if TYPE_CHECKING:
+    from planner.events.imports import CalendarImport
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,26 @@ class EventsView:
     feeds: tuple[FeedView, ...] = ()
 
 
+@dataclass(frozen=True)
+class ImportReport:
+    """What handing over a calendar changed, or would change."""
+
+    name: str
+    #: An earlier import had that name.
+    replaced: bool
+    #: Epoch seconds up to which it was read.
+    until: float
+    n_events: int
+    #: Against the earlier import.
+    n_new: int
+    n_changed: int
+    n_removed: int
+    #: Occurrences that are over, or later than ``until``.
+    n_outside: int
+    #: The first ones by start.
+    events: tuple[Event, ...]
+
+
 class EventOperations(Protocol):
     """What northbound may ask about events. Writes return when they are stored."""
 
@@ -75,5 +98,14 @@ class EventOperations(Protocol):
     def announce(self, announcement: Announcement) -> Event:
         """Announce an event. Raises Refused (the id exists, it is over)."""
 
+    def import_calendar(self, asked: CalendarImport, *, dry_run: bool = False) -> ImportReport:
+        """Announce all that is in a calendar, or with ``dry_run`` say what that would change.
+
+        Raises BadCalendar (nothing was taken), Refused (the name is another's, too many).
+        """
+
     def withdraw(self, event_id: str) -> None:
-        """Take an announcement back. Raises NotThere, Refused (it comes from a feed or the file)."""
+        """Take an announcement back, or all of an import by its name.
+
+        Raises NotThere, Refused (it comes from a feed or the file).
+        """

@@ -24,7 +24,8 @@ from planner.alarms import AlarmStream, Sighting
 from planner.config_alarms import Alarms
 from planner.config_events import Announcement
 from planner.dry_run import Rehearsal
-from planner.events.views import EventsView, EventView, FeedView, KindView, UpliftView
+from planner.events.imports import CalendarImport, Imports, read_import
+from planner.events.views import EventsView, EventView, FeedView, ImportReport, KindView, UpliftView
 from planner.group_desk import GroupDesk
 from planner.issued import IssuedHistory
 from planner.model_versions import ModelVersions, Outcome
@@ -132,6 +133,7 @@ class FakeEvents:
     """One event of everybody, one of nobody, a dead feed; and what is announced."""
 
     def __init__(self) -> None:
+        self.imports = Imports()
         learnt = (UpliftView(1.5, 2.0, 2.7, 3.0), UpliftView(2.0, 4.0, 8.0, 3.0))
         on = Event("stadium/final@1", "match", NOW - 60, NOW + 60, (), None, "stadium", "Final")
         ahead = Event("exam", "exam", NOW + 60, NOW + 90, ("nowhere",), 0.5, "file")
@@ -154,6 +156,14 @@ class FakeEvents:
             raise Refused(f"events.{event.id} must be a new id, got one that exists")
         self.shown = replace(self.shown, events=(*self.shown.events, EventView(event, None, ())))
         return event
+
+    def import_calendar(self, asked: CalendarImport, *, dry_run: bool = False) -> ImportReport:
+        # On the day of the examples in docs/rest.md.
+        calendar = read_import(asked, ZoneInfo("UTC"), 1767225600.0)
+        report = self.imports.compared(asked.name, calendar)
+        if not dry_run:
+            self.imports.put(asked.name, calendar.events)
+        return report
 
     def withdraw(self, event_id: str) -> None:
         kept = tuple(one for one in self.shown.events if one.event.id != event_id)

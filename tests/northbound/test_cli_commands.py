@@ -64,7 +64,7 @@ def test_every_command_shows_an_example(name: str):
 @pytest.mark.parametrize("line", sorted({line for name in EVERY for line in examples(name)}))
 def test_examples_are_calls_that_are_right(line: str):
     """What a reader copies from the help is taken."""
-    words = shlex.split(line.partition(" > ")[0])
+    words = shlex.split(re.split(" [<>] ", line)[0])
     command: Any = ROOT
     parent, name = None, "tidegate"
     while True:

@@ -26,6 +26,13 @@ def options(words: list[str], name: str) -> list[str]:
     return [words[at + 1] for at, word in enumerate(words) if word == name]
 
 
+def written(name: str) -> str:
+    """What the page has the reader write into a file."""
+    found = re.search(rf"cat > {name.removeprefix('@')} <<'EOF'\n(.*?)EOF\n", TEXT, flags=re.DOTALL)
+    assert found, name
+    return found[1]
+
+
 def test_every_route_has_a_section(app: FastAPI):
     """A route that is not described is found by nobody."""
     for path, operations in app.openapi()["paths"].items():
@@ -43,7 +50,7 @@ def test_pasted_request_works(ask: Ask, line: str):
     headers = dict(header.split(": ", 1) for header in options(words, "-H"))
     if "/groups/studio" in url or "/group/studio" in url:
         url = url.replace("studio", "g1")
-    bodies = options(words, "-d")
+    bodies = options(words, "-d") + [written(name) for name in options(words, "--data-binary")]
     response = ask(
         method,
         url.removeprefix("http://127.0.0.1:8080"),
