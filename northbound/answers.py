@@ -177,6 +177,9 @@ class Switches(Answer):
 class Summary(BaseModel):
     """Offered, forecast, granted and measured; and what simpler schemes would have given."""
 
+    total: int = Field(description="rows of `pools` on all pages: two a pool")
+    offset: int
+    limit: int
     window: dict[str, Any]
     pools: list[dict[str, Any]]
     totals: dict[str, Any]

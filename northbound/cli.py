@@ -40,10 +40,13 @@ from northbound.cli_shared import (
     FAILED,
     MISUSED,
     JsonOption,
+    LimitOption,
+    OffsetOption,
     Remote,
     asks_planner,
     examples,
     faults_told,
+    page_line,
     progress,
     show,
     stop,
@@ -182,9 +185,16 @@ def replay(
 
 @app.command(epilog=examples("summary", "summary --json"))
 @asks_planner
-def summary(planner: Remote, as_json: JsonOption = False) -> None:
+def summary(
+    planner: Remote, limit: LimitOption = 10_000, offset: OffsetOption = 0, as_json: JsonOption = False
+) -> None:
     """Offered, forecast, granted and measured so far, and what simpler schemes would have given."""
-    show(planner.get("/summary"), as_json, _summary_parts)
+
+    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
+        yield from _summary_parts(answer)
+        yield from page_line(answer, "pools")
+
+    show(planner.get("/summary", {"limit": limit, "offset": offset}), as_json, parts)
 
 
 @app.command(epilog=examples("pools --level region", "pools --level user --limit 100 --offset 200"))

@@ -16,10 +16,13 @@ from northbound.cli_quantities import RATE_HELP, epoch_s, rate_mbps, seconds
 from northbound.cli_shared import (
     MISUSED,
     JsonOption,
+    LimitOption,
+    OffsetOption,
     Remote,
     asks_planner,
     examples,
     lists,
+    page_line,
     show,
     stop,
 )
@@ -44,9 +47,11 @@ def boost(planner: Remote, context: typer.Context, as_json: JsonOption = False) 
 
 @app.command("list", epilog=examples("boost list --json"))
 @asks_planner
-def list_boosts(planner: Remote, as_json: JsonOption = False) -> None:
-    """Temporary boosts that are on or still to come."""
-    boosts(planner, as_json)
+def list_boosts(
+    planner: Remote, limit: LimitOption = 1000, offset: OffsetOption = 0, as_json: JsonOption = False
+) -> None:
+    """Temporary boosts that are on or still to come, by their end."""
+    boosts(planner, as_json, {"limit": limit, "offset": offset})
 
 
 @app.command(
@@ -116,15 +121,22 @@ def end(
     print(f"{boost_id} has ended")
 
 
-def boosts(planner: Remote, as_json: bool) -> None:
+def boosts(planner: Remote, as_json: bool, query: dict[str, Any] | None = None) -> None:
     """Show what ``GET /boosts`` answers."""
-    show(planner.get("/boosts"), as_json, _boosts)
+
+    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
+        yield from _boosts(answer)
+        yield from page_line(answer, "boosts")
+
+    show(planner.get("/boosts", query), as_json, parts)
 
 
 @asks_planner
-def standbys(planner: Remote, as_json: JsonOption = False) -> None:
+def standbys(
+    planner: Remote, limit: LimitOption = 1000, offset: OffsetOption = 0, as_json: JsonOption = False
+) -> None:
     """For whom capacity is kept on a doubtful forecast, and what became of earlier ones."""
-    show(planner.get("/standbys"), as_json, _standbys)
+    show(planner.get("/standbys", {"limit": limit, "offset": offset}), as_json, _standbys)
 
 
 def _boosts(answer: dict[str, Any]) -> Iterator[RenderableType]:
@@ -154,6 +166,7 @@ def _standbys(answer: dict[str, Any]) -> Iterator[RenderableType]:
         texts = (row["owner"], row["parent"], row["direction"], row["phase"])
         table.add_row(*texts, f"{row['kept_bps'] / 1e6:.4g}", moment(row["until"]))
     yield table
+    yield from page_line(answer, "standbys")
     yield f"{answer['made']} made, {answer['activated']} activated, {answer['expired']} expired since the start"
 
 

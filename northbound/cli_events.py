@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
+from rich.console import RenderableType
 
 from northbound import tables
 from northbound.cli_completion import event_ids, scopes
@@ -18,10 +19,13 @@ from northbound.cli_shared import (
     FAILED,
     MISUSED,
     JsonOption,
+    LimitOption,
+    OffsetOption,
     Remote,
     asks_planner,
     examples,
     lists,
+    page_line,
     show,
     stop,
 )
@@ -66,15 +70,21 @@ def events(planner: Remote, context: typer.Context, as_json: JsonOption = False)
         _list(planner, as_json)
 
 
-@app.command("list", epilog=examples("events list --json"))
+@app.command("list", epilog=examples("events list --limit 100 --offset 200"))
 @asks_planner
-def list_events(planner: Remote, as_json: JsonOption = False) -> None:
+def list_events(
+    planner: Remote, limit: LimitOption = 1000, offset: OffsetOption = 0, as_json: JsonOption = False
+) -> None:
     """What is announced, what it is expected to do to demand, and how the feeds are."""
-    _list(planner, as_json)
+    _list(planner, as_json, {"limit": limit, "offset": offset})
 
 
-def _list(planner: Remote, as_json: bool) -> None:
-    show(planner.get("/events"), as_json, tables.events)
+def _list(planner: Remote, as_json: bool, query: dict[str, Any] | None = None) -> None:
+    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
+        yield from tables.events(answer)
+        yield from page_line(answer, "events")
+
+    show(planner.get("/events", query), as_json, parts)
 
 
 @app.command(

@@ -29,6 +29,8 @@ _PIPE_COLUMNS: Final = 200
 _Own = ParamSpec("_Own")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+LimitOption = Annotated[int, typer.Option(min=1, max=10_000, help="Entries on the page.")]
+OffsetOption = Annotated[int, typer.Option(min=0, help="Entries before the page.")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")
 ]
@@ -183,6 +185,14 @@ def show(
     screen = console()
     for part in parts(answer):
         screen.print(part, soft_wrap=isinstance(part, str))
+
+
+def page_line(answer: dict[str, Any], name: str) -> Iterator[str]:
+    """Which entries of a list these are, where they are not all."""
+    shown = len(answer[name])
+    if shown < answer["total"]:
+        first = answer["offset"] + 1 if shown else 0
+        yield f"{name} {first} to {answer['offset'] + shown} of {answer['total']}"
 
 
 def console(stderr: bool = False) -> Console:

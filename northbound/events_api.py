@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints
 from forecasting.event import MAX_UPLIFT, MIN_UPLIFT
 from northbound import problems, views
 from northbound.answers import Answer, LevelName
+from northbound.pages import Limit, Offset, Page, page_of
 from northbound.rehearsing import asks_dry_run
 from planner.config_events import MAX_SCOPES, SCOPE_PATTERN, Announcement
 from planner.config_events import Kind as KindName
@@ -87,8 +88,8 @@ class Feed(Answer):
     reasons: list[str] = Field(description="why, for the first of them")
 
 
-class Events(Answer):
-    """What is on or ahead, what was learnt, and where it comes from."""
+class Events(Page):
+    """What is on or ahead, by start and by the page; what was learnt, and where it comes from."""
 
     time: float
     events: list[Event]
@@ -124,14 +125,16 @@ def events_router(operations: Operations, bearer: Depends, now: Callable[[], flo
     router = APIRouter(tags=["events"])
 
     # None is async: the view walks the whole calendar, and writes wait for the disk.
-    @router.get("/events", response_model=Events, responses=problems.documented(421))
-    def list_events() -> Response:
+    @router.get("/events", response_model=Events, responses=problems.documented(421, 422))
+    def list_events(limit: Limit = 1000, offset: Offset = 0) -> Response:
         """Events that are on or ahead, by start; what past ones did; the state of every feed."""
         time = now()
         view = operations.events.view(time)
+        page = page_of("events", view.events, limit, offset)
         answer = {
             "time": time,
-            "events": [_event(one, time) for one in view.events],
+            **page,
+            "events": [_event(one, time) for one in page["events"]],
             "kinds": [_kind(one) for one in view.kinds],
             "feeds": [_feed(one) for one in view.feeds],
         }

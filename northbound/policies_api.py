@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 
 from northbound import problems, views
 from northbound.answers import Answer, Direction, LevelName
+from northbound.pages import Limit, Offset, Page, page_of
 from planner.config_block import Block
 from planner.config_events import MomentField, epoch_s
 from planner.config_fields import NAME_PATTERN, Fraction
@@ -108,7 +109,7 @@ class Boost(Answer):
     priority: int | None = Field(description="this class or an earlier one; null: unchanged")
 
 
-class Boosts(Answer):
+class Boosts(Page):
     """The boosts that are not over, by their end."""
 
     boosts: list[Boost]
@@ -126,8 +127,8 @@ class Standby(Answer):
     until: float = Field(description="epoch seconds at which it ends if use does not rise")
 
 
-class Standbys(Answer):
-    """All standbys, and how many there were since the start."""
+class Standbys(Page):
+    """A page of the standbys, what all of them keep, and how many there were since the start."""
 
     made: int
     activated: int
@@ -261,10 +262,11 @@ def _add_plans(router: APIRouter, operations: Operations, bearer: Depends) -> No
 def _add_boosts(router: APIRouter, operations: Operations, bearer: Depends) -> None:
     written = problems.documented(400, 401, 404, 408, 409, 413, 422)
 
-    @router.get("/boosts", response_model=Boosts, tags=["boosts"])
-    async def list_boosts() -> Response:
-        """The boosts that are on or still to come."""
-        return _answer({"boosts": [_boost(one) for one in operations.policy.boosts()]})
+    @router.get("/boosts", response_model=Boosts, responses=problems.documented(422), tags=["boosts"])
+    async def list_boosts(limit: Limit = 1000, offset: Offset = 0) -> Response:
+        """The boosts that are on or still to come, by their end."""
+        page = page_of("boosts", operations.policy.boosts(), limit, offset)
+        return _answer({**page, "boosts": [_boost(one) for one in page["boosts"]]})
 
     @router.post(
         "/boosts",
@@ -291,14 +293,17 @@ def _add_boosts(router: APIRouter, operations: Operations, bearer: Depends) -> N
 
 
 def _add_questions(router: APIRouter, operations: Operations) -> None:
-    @router.get("/standbys", response_model=Standbys, tags=["state"])
-    def list_standbys() -> Response:
+    @router.get("/standbys", response_model=Standbys, responses=problems.documented(422), tags=["state"])
+    def list_standbys(limit: Limit = 1000, offset: Offset = 0) -> Response:
         """For whom capacity is kept on a doubtful forecast, where and until when."""
         report = operations.policy.standbys()
         kept = [sum(one.kept_bps for one in report.standbys if one.direction == d) for d in (0, 1)]
-        rows = [{**asdict(one), "direction": views.DIRECTION_NAMES[one.direction]} for one in report.standbys]
         rates = dict(zip(views.DIRECTION_NAMES, map(round, kept), strict=True))
-        return _answer({**asdict(report.counts), "kept_bps": rates, "standbys": rows})
+        page = page_of("standbys", report.standbys, limit, offset)
+        rows = [
+            {**asdict(one), "direction": views.DIRECTION_NAMES[one.direction]} for one in page["standbys"]
+        ]
+        return _answer({**asdict(report.counts), "kept_bps": rates, **page, "standbys": rows})
 
     @router.get(
         "/explain/{pool:path}",

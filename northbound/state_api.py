@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from northbound import answers, problems, views
 from northbound.encoded import UNCHANGED, EncodedAnswers, answer
-from northbound.pages import MAX_LIMIT, Limit, Offset
+from northbound.pages import MAX_LIMIT, Limit, Offset, page_of
 from planner.snapshot import Operations
 
 
@@ -41,9 +41,11 @@ def state_router(
         return answer(request, await encoded.get(operations.snapshot, (limit, offset), encode))
 
     # Not async: it waits for the loop to end its tick.
-    @router.get("/summary", response_model=answers.Summary)
-    def show_summary() -> Response:
+    @router.get("/summary", response_model=answers.Summary, responses=problems.documented(422))
+    def show_summary(limit: Limit = MAX_LIMIT, offset: Offset = 0) -> Response:
         """Offered, forecast, grant and measured of each pool; and what simpler schemes would have given."""
-        return Response(views.encode(views.plain(operations.summary())), media_type="application/json")
+        report = operations.summary()
+        report |= page_of("pools", report["pools"], limit, offset)
+        return Response(views.encode(views.plain(report)), media_type="application/json")
 
     return router

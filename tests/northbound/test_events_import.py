@@ -108,6 +108,16 @@ def test_a_year_ahead_is_read(send: Any, desk: EventDesk):
     assert len(desk.view(NOW).events) == 52
 
 
+def test_events_come_by_the_page(send: Any, desk: EventDesk, ask: Ask):
+    """By start; kinds and feeds are on each page."""
+    send(calendar(FINAL + "\nRRULE:FREQ=WEEKLY"))
+    page = ask("GET", "/events?limit=2&offset=50").json()
+    assert (page["total"], page["offset"], page["limit"], len(page["feeds"])) == (52, 50, 2, 1)
+    assert [one["id"] for one in page["events"]] == ids(desk)[50:]
+    assert ask("GET", "/events?offset=52").json()["events"] == []
+    assert ask("GET", "/events?limit=10001").status_code == 422
+
+
 def test_dry_run_changes_nothing(send: Any, desk: EventDesk):
     """It answers what would change."""
     send(calendar(FINAL))
@@ -286,6 +296,7 @@ def test_state_of_an_older_planner_is_taken():
 def test_import_is_in_the_audit_log(tmp_path: Path):
     """Who, what into which name, and which bytes; a reader may not, and that is there too."""
     guarded = Guarded(tmp_path)
+    guarded.operations.events = desk_of()  # type: ignore[assignment]
     headers = {"Content-Type": "text/calendar"}
     body = calendar(FINAL)
     for scope, status in (("operate", 201), ("read", 403)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from planner.requests import Standby, StandbyReport
 from tests.northbound.conftest import Ask
 from tests.northbound.doubles import TOKEN, FakeOperations
 
@@ -22,6 +23,36 @@ def post(ask: Ask, path: str, body: Any = None, method: str = "POST") -> Any:
     return ask(method, path, token=TOKEN, json=body) if body is not None else ask(method, path, token=TOKEN)
 
 
+def test_boosts_come_by_the_page(ask: Ask):
+    """By their end; the total says how many there are."""
+    for number in (3, 1, 2):
+        post(ask, "/boosts", {**BOOST, "id": f"b{number}", "end": 1_000_600 + number})
+    page = ask("GET", "/boosts?limit=2&offset=1").json()
+    assert (page["total"], page["offset"], page["limit"]) == (3, 1, 2)
+    assert [one["id"] for one in page["boosts"]] == ["b2", "b3"]
+    assert ask("GET", "/boosts?limit=2&offset=9").json()["boosts"] == []
+    assert ask("GET", "/boosts?limit=0").status_code == 422
+
+
+def test_standbys_come_by_the_page(ask: Ask, operations: FakeOperations):
+    """What all of them keep is on every page."""
+    rows = tuple(Standby(f"user:u{n}", "global/west", 1, "waiting", 1e6, 2e6, 9e9) for n in range(5))
+    operations.running.planner.standby_report = lambda: StandbyReport(rows)  # type: ignore[method-assign]
+    page = ask("GET", "/standbys?limit=2&offset=3").json()
+    assert (page["total"], page["offset"], page["limit"]) == (5, 3, 2)
+    assert [one["owner"] for one in page["standbys"]] == ["user:u3", "user:u4"]
+    assert page["kept_bps"] == {"up": 0, "down": 5_000_000}
+    assert ask("GET", "/standbys?offset=-1").status_code == 422
+
+
+def test_summary_comes_by_the_page(ask: Ask):
+    """Its totals are of all pools."""
+    whole, page = ask("GET", "/summary").json(), ask("GET", "/summary?limit=1&offset=1").json()
+    assert (page["total"], page["offset"], page["limit"]) == (len(whole["pools"]), 1, 1)
+    assert page["pools"] == whole["pools"][1:2]
+    assert page["totals"] == whole["totals"]
+
+
 def test_boost_is_made_listed_and_in_force_at_the_next_tick(ask: Ask, operations: FakeOperations):
     """Rates in bodies are Mbit/s, in answers bit/s; what is acknowledged is on disk."""
     response = post(ask, "/boosts", {**BOOST, "id": "launch"})
@@ -30,7 +61,7 @@ def test_boost_is_made_listed_and_in_force_at_the_next_tick(ask: Ask, operations
     assert (made["id"], made["start"], made["end"]) == ("launch", operations.running.now, 1_000_600)
     assert made["guarantee_bps"] == {"up": 3_000_000, "down": 3_000_000}
     assert made["ceiling_bps"] is None
-    assert ask("GET", "/boosts").json() == {"boosts": [made]}
+    assert ask("GET", "/boosts").json() == {"total": 1, "offset": 0, "limit": 1000, "boosts": [made]}
     assert operations.told == ["boost launch for user:anna until 1000600"]
     operations.running.tick()
     pools = operations.running.planner.snapshot.pools
@@ -68,7 +99,7 @@ def test_wrong_boost_is_refused(ask: Ask, change: dict[str, Any], status: int, l
     response = post(ask, "/boosts", {**BOOST, "id": "b", **change})
     assert response.status_code == status
     assert line in response.json()["title"]
-    assert ask("GET", "/boosts").json() == {"boosts": []}
+    assert ask("GET", "/boosts").json()["boosts"] == []
 
 
 def test_boost_must_have_an_end(ask: Ask):
@@ -154,6 +185,9 @@ def test_standbys_are_counted(ask: Ask):
         "activated": 0,
         "expired": 0,
         "kept_bps": {"up": 0, "down": 0},
+        "total": 0,
+        "offset": 0,
+        "limit": 1000,
         "standbys": [],
     }
 
