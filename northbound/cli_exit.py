@@ -21,10 +21,11 @@ MEANINGS: Final = {
     Exit.FAILED: "it failed, or what was asked for is not well; standard error says why",
     Exit.MISUSED: "the configuration or the call is wrong",
     Exit.UNREACHABLE: "no planner answers",
-    Exit.REFUSED: "not allowed: the token may not do that, there were too many requests, or the store is in use",
+    Exit.REFUSED: "not allowed: the token is unknown, over or may not do that, there were too many requests, "
+    "or the store is in use",
 }
 #: Statuses of HTTP whose meaning is more than that it failed.
-_OF_HTTP: Final = {403: Exit.REFUSED, 429: Exit.REFUSED, 422: Exit.MISUSED}
+_OF_HTTP: Final = {401: Exit.REFUSED, 403: Exit.REFUSED, 429: Exit.REFUSED, 422: Exit.MISUSED}
 
 
 def of_http(status_code: int) -> Exit:

@@ -13,8 +13,18 @@ from rich.table import Table
 
 from northbound import tables
 from northbound.cli_completion import PoolArgument
-from northbound.cli_shared import JsonOption, Remote, asks_planner, examples, lists, show
-from northbound.tables import moment
+from northbound.cli_shared import (
+    JsonOption,
+    LimitOption,
+    OffsetOption,
+    Remote,
+    asks_planner,
+    examples,
+    lists,
+    page_line,
+    show,
+)
+from northbound.tables import moment, shown
 
 app = typer.Typer(
     name="plan",
@@ -65,6 +75,27 @@ def show_plan(
 
 def _show(answer: dict[str, Any], as_json: bool) -> None:
     show(answer, as_json, lambda answer: [tables.plan(answer)])
+
+
+@app.command(epilog=examples("plan diff", "plan diff 40", "plan diff 40 41 --json"))
+@asks_planner
+def diff(
+    planner: Remote,
+    before: Annotated[
+        int | None,
+        typer.Argument(metavar="[FROM]", min=0, help="A kept plan; the one before TO if not given."),
+    ] = None,
+    after: Annotated[
+        int | None, typer.Argument(metavar="[TO]", min=0, help="Another; the published one if not given.")
+    ] = None,
+    limit: LimitOption = 1000,
+    offset: OffsetOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """The meters that differ between two plans, the largest change first."""
+    query: dict[str, Any] = {"limit": limit, "offset": offset}
+    query |= {name: value for name, value in (("from", before), ("to", after)) if value is not None}
+    show(planner.get("/plan/diff", query), as_json, _differences)
 
 
 @app.command(epilog=examples("plan history", "revert 41"))
@@ -123,6 +154,28 @@ def mode(
 def explain(planner: Remote, pool: PoolArgument, as_json: JsonOption = False) -> None:
     """Why a pool has what it has, from the sample to the meters."""
     show(planner.get(f"/explain/{quote(pool)}"), as_json, _explained)
+
+
+def _differences(answer: dict[str, Any]) -> Iterator[RenderableType]:
+    old, new = answer["before"], answer["after"]
+    title = (
+        f"plan {old['version']} of {moment(old['time'])} to {new['version']} of {moment(new['time'])}, kbit/s"
+    )
+    table = Table(title=title, title_justify="left")
+    for name in ("dpid", "pool", "dir"):
+        table.add_column(name, overflow="fold")
+    for name in ("meter", "before", "after", "change", "burst kbit"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in answer["changes"]:
+        was, is_ = row["before_kbps"], row["after_kbps"]
+        change = "new" if was is None else "gone" if is_ is None else f"{is_ - was:+d}"
+        bursts = [shown(row[f"{name}_burst_kbit"]) for name in ("before", "after")]
+        burst = bursts[0] if bursts[0] == bursts[1] else " to ".join(bursts)
+        texts = (row["dpid"], shown(row["pool"]), shown(row["direction"]))
+        table.add_row(*texts, str(row["meter_id"]), shown(was), shown(is_), change, burst)
+    yield table
+    yield from page_line(answer, "changes")
+    yield f"{answer['total']} of {new['meters']} meters differ"
 
 
 def _state(answer: dict[str, Any]) -> Iterator[RenderableType]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from northbound.api import create_app
@@ -47,13 +48,12 @@ def operations() -> FakeOperations:
 
 
 @contextmanager
-def served(operations: FakeOperations) -> Iterator[str]:
-    """A REST API on a free port, served by a thread; gives its address."""
+def served(operations: FakeOperations, api: FastAPI | None = None) -> Iterator[str]:
+    """A REST API, over the operations or a given one, on a free port, served by a thread; gives its address."""
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(operations, TOKEN, now=lambda: NOW), log_config=None, access_log=False)
-    )
+    api = api or create_app(operations, TOKEN, now=lambda: NOW)
+    server = uvicorn.Server(uvicorn.Config(api, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

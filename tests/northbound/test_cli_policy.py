@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from northbound import client
 from northbound.cli import app
 from tests.northbound.conftest import Ask
-from tests.northbound.doubles import TOKEN
+from tests.northbound.doubles import TOKEN, FakeOperations
 
 ROOT = Path(__file__).parents[2]
 FILE = """
@@ -120,6 +121,27 @@ def test_freeze_revert_unfreeze_and_mode(api: list[str]):
     assert run("unfreeze", *api)[1].startswith("mode live\n")
     assert run("mode", "canary", "--region", "east", *api)[1].startswith("mode canary in east\n")
     assert "published: plan" in run("mode")[1]
+
+
+def test_diff_is_a_row_a_meter(api: list[str], operations: FakeOperations):
+    """What was, what is, by how much; between the plans that are named."""
+    run("boost", "create", "user:anna", "--for", "1h", "--guarantee", "15", *api)
+    operations.running.tick()
+    status, told, _ = run("plan", "diff", *api)
+    assert status == 0
+    answer = json.loads(run("plan", "diff", "--json", *api)[1])
+    old, new = answer["before"]["version"], answer["after"]["version"]
+    assert told.startswith(f"plan {old} of ")
+    (largest, *_) = answer["changes"]
+    cells = [cell.strip() for cell in told.splitlines()[4].strip("│").split("│")]
+    assert cells[:7] == [
+        largest["dpid"], largest["pool"], largest["direction"], str(largest["meter_id"]), str(largest["before_kbps"]),
+        str(largest["after_kbps"]), f"{largest['after_kbps'] - largest['before_kbps']:+d}",
+    ]  # fmt: skip
+    assert told.splitlines()[-1] == f"{answer['total']} of {answer['after']['meters']} meters differ"
+    back = json.loads(run("plan", "diff", str(new), str(old), "--json", *api)[1])
+    assert (back["before"]["version"], back["after"]["version"], back["total"]) == (new, old, answer["total"])
+    assert "changes 1 to 1 of" in run("plan", "diff", "--limit", "1", *api)[1]
 
 
 def test_explain_tells_the_chain_in_words(api: list[str]):

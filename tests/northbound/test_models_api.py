@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from northbound.api import create_app
 from northbound.cli import app as commands
+from northbound.cli_exit import Exit
 from northbound.models_api import Models, ModelVersion
 from northbound.server import listen
 from tests.northbound.conftest import Ask
@@ -127,7 +128,8 @@ def test_token_that_is_missing_or_wrong_is_told(server: list[str], tmp_path: Pat
     assert (missing.exit_code, missing.stderr.count("\n")) == (1, 1)
     assert "token not read" in missing.stderr
     (tmp_path / "wrong").write_text("wrong")
-    assert run("release", *server[:2], "--token-file", str(tmp_path / "wrong")).exit_code == 1
+    refused = run("release", *server[:2], "--token-file", str(tmp_path / "wrong"))
+    assert (refused.exit_code, refused.stderr.count("\n")) == (Exit.REFUSED, 1)
 
 
 def test_token_file_is_the_configured_one(server: list[str], tmp_path: Path):
