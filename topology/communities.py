@@ -11,15 +11,18 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numba
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from topology.local_moving import optimise, quality
-from topology.map_equation import code_length, flat_code_length
+from topology.closeness import closeness, undirected, without
+from topology.local_moving import optimise
+from topology.map_equation import code_length, flat_code_length, shorten
 from topology.services import ServiceRules, shared_services
 
 F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 #: A network of more endpoints than this is judged as if it were many of this size.
@@ -34,6 +37,10 @@ _COARSER_FROM: Final = 40
 #: From a warm start an endpoint moves only for this part of all its closeness: who is nearly as close to
 #: two applications must not go to and fro.
 _INERTIA: Final = 0.05
+#: From this many endpoints on the code has the last word: on fewer it would put small applications together.
+_BY_CODE_FROM: Final = 100
+#: There an endpoint moves from a warm start only to save so many bits each time that it is named.
+_INERTIA_BITS: Final = 0.5
 #: A fresh result must be shorter to describe than the one at hand by this part.
 _WORTH_MOVING: Final = 0.01
 
@@ -44,15 +51,14 @@ class Communities:
 
     ``label``, shape (n_endpoints,), numbers the communities from 0 by their first endpoint; a
     shared service and an endpoint without traffic are alone in theirs.
-    ``is_service``, shape (n_endpoints,), marks the shared services. ``quality`` is what was maximised at
-    ``resolution``; ``code_length``, in bits, compares partitions of different resolutions, the shorter the better;
+    ``is_service``, shape (n_endpoints,), marks the shared services. ``resolution`` is what the search began
+    with; ``code_length``, in bits, compares partitions of different resolutions, the shorter the better;
     ``flat_code_length`` is what it would be if all were one.
     """
 
     endpoints: tuple[str, ...]
     label: I64
     is_service: npt.NDArray[np.bool_]
-    quality: float
     resolution: float
     code_length: float
     flat_code_length: float
@@ -114,14 +120,14 @@ def find_communities(
     n = len(endpoints)
     if start is not None and np.shape(start) != (n,):
         raise ValueError(f"start must have shape ({n},), got {np.shape(start)}")
-    rates = _undirected(
+    rates = undirected(
         n, np.asarray(src, np.int64), np.asarray(dst, np.int64), np.asarray(rate_bps, np.float64)
     )
     is_service = shared_services(rates, services)
-    graph = closeness(_without(rates, is_service))
+    graph = closeness(without(rates, is_service))
     if graph.nnz == 0:
         nobody = np.arange(n, dtype=np.int64)
-        return Communities(tuple(endpoints), nobody, is_service, 0.0, resolution or 1.0, 0.0, 0.0)
+        return Communities(tuple(endpoints), nobody, is_service, resolution or 1.0, 0.0, 0.0)
     scales: tuple[float, ...] = (1.0,)
     if resolution is None and start is None and n <= _SMALL:
         scales = _SCALES if n >= _COARSER_FROM else _SCALES[1:]
@@ -131,8 +137,9 @@ def find_communities(
     for scale in scales:
         size, density = _expectation(graph, usual * scale)
         label = _cluster(graph, size, density, np.random.default_rng(seed), start)
-        label = _by_first_member(_adopt_singles(graph, _connected_parts(graph, label)))
-        measures = quality(graph, size, label, density), usual * scale, code_length(graph, label), flat
+        label = _connected_parts(graph.indptr, graph.indices, label)
+        label = _by_first_member(_adopt_singles(graph, label))
+        measures = usual * scale, code_length(graph, label), flat
         found.append(Communities(tuple(endpoints), label, is_service, *measures))
     return min(found, key=lambda one: one.code_length)
 
@@ -167,60 +174,11 @@ def labels_to_start_from(last: Communities, endpoints: Sequence[str]) -> I64:
     return np.array([label_of.get(name, fresh + i) for i, name in enumerate(endpoints)], np.int64)
 
 
-def closeness(rates: sparse.csr_array) -> sparse.csr_array:
-    """How much of what two endpoints do is between them, 0..1 for each edge.
-
-    The cube root (of two edges the one 1,000 times as strong counts ten times as much) of the rate over the geometric mean of the two endpoints'
-    typical rates; typical is the rate-weighted mean over an endpoint's peers, so
-    faint background counts little. No unit and no scale is left: applications of
-    kbit/s and of Gbit/s look alike, and no elephant flow swallows its neighbours.
-    """
-    n = rates.shape[0]
-    owner = _owner(rates)
-    total = np.bincount(owner, rates.data, n)
-    typical = np.bincount(owner, rates.data * (rates.data / total[owner]), n)
-    scale = np.sqrt(typical[owner]) * np.sqrt(typical[rates.indices])
-    weight = np.minimum(np.cbrt(rates.data / scale), 1.0)
-    # An edge 1e-12 of its neighbours holds nothing together; zero would be no edge to the solver.
-    weight = np.maximum(weight, 1e-6)
-    return sparse.csr_array((weight, rates.indices, rates.indptr), rates.shape)
-
-
 def is_partition(groups: Iterable[Collection[str]], endpoints: Iterable[str]) -> bool:
     """True if each endpoint is in exactly one group, no group is empty and no one else is in any."""
     listed = [member for group in groups for member in group]
     groups_are_filled = all(len(group) > 0 for group in groups)
     return groups_are_filled and len(listed) == len(set(listed)) and set(listed) == set(endpoints)
-
-
-def _undirected(n: int, src: I64, dst: I64, rate_bps: F64) -> sparse.csr_array:
-    if not src.shape == dst.shape == rate_bps.shape or src.ndim != 1:
-        raise ValueError(
-            f"src, dst and rate_bps must have one shape, got {src.shape}, {dst.shape}, {rate_bps.shape}"
-        )
-    if len(src) and not 0 <= min(src.min(), dst.min()) <= max(src.max(), dst.max()) < n:
-        raise ValueError(f"src and dst must index the {n} endpoints given")
-    good = np.isfinite(rate_bps) & (rate_bps > 0) & (src != dst)
-    one_way = sparse.coo_array((rate_bps[good], (src[good], dst[good])), shape=(n, n)).tocsr()
-    return sparse.csr_array(one_way + one_way.T)
-
-
-def _without(rates: sparse.csr_array, left_out: npt.NDArray[np.bool_]) -> sparse.csr_array:
-    if not left_out.any():
-        return rates
-    owner = _owner(rates)
-    return _only(rates, ~(left_out[owner] | left_out[rates.indices]))
-
-
-def _only(graph: sparse.csr_array, keep: npt.NDArray[np.bool_]) -> sparse.csr_array:
-    """The graph with the edges in ``keep``, shape (nnz,)."""
-    indptr = np.concatenate([[0], np.cumsum(keep)])[graph.indptr]
-    return sparse.csr_array((graph.data[keep], graph.indices[keep], indptr), graph.shape)
-
-
-def _owner(graph: sparse.csr_array) -> I64:
-    """The row of each stored edge, shape (nnz,)."""
-    return np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
 
 
 def _usual_resolution(graph: sparse.csr_array) -> float:
@@ -245,13 +203,17 @@ def _expectation(graph: sparse.csr_array, resolution: float) -> tuple[F64, float
 def _cluster(
     graph: sparse.csr_array, size: F64, density: float, rng: np.random.Generator, start: I64 | None
 ) -> I64:
+    by_code = len(size) >= _BY_CODE_FROM
+    if start is not None and by_code:
+        return shorten(graph, start, rng, inertia=_INERTIA_BITS, merge=True)
     if start is not None:
         # What one round leaves to gain, the next call gains.
-        return optimise(graph, size, np.asarray(start, np.int64), density, rng, 1, _INERTIA)
+        return optimise(graph, size, start, density, rng, 1, _INERTIA)
     singles = np.arange(len(size), dtype=np.int64)
     tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
     found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]
-    return min(found, key=lambda label: code_length(graph, label))
+    best = min(found, key=lambda label: code_length(graph, label)) if tries > 1 else found[0]
+    return shorten(graph, best, rng) if by_code else best
 
 
 def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:
@@ -261,24 +223,40 @@ def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:
     and beyond some number the density alone would turn them away.
     """
     alone = np.bincount(label)[label] == 1
-    edges = graph.tocoo()
-    here = alone[edges.row] & ~alone[edges.col]
+    singles = np.flatnonzero(alone & (np.diff(graph.indptr) > 0))
+    edges = graph[singles].tocoo()
+    here = ~alone[edges.col]
     pull = sparse.coo_array(
-        (edges.data[here], (edges.row[here], label[edges.col[here]])), shape=graph.shape
+        (edges.data[here], (edges.row[here], label[edges.col[here]])), shape=(len(singles), len(label))
     ).tocoo()
     pull.sum_duplicates()
-    strength: F64 = np.asarray(graph.sum(axis=1), np.float64).ravel()
-    strong = pull.data > strength[pull.row] / 2
+    strong = pull.data > np.bincount(edges.row, edges.data, len(singles))[pull.row] / 2
     label = label.copy()
-    label[pull.row[strong]] = pull.col[strong]
+    label[singles[pull.row[strong]]] = pull.col[strong]
     return label
 
 
-def _connected_parts(graph: sparse.csr_array, label: I64) -> I64:
-    """Split communities whose parts no edge joins."""
-    within = _only(graph, label[_owner(graph)] == label[graph.indices])
-    parts: I64 = sparse.csgraph.connected_components(within, directed=False)[1].astype(np.int64)
-    return parts
+@numba.njit(cache=True)
+def _connected_parts(indptr: I32, indices: I32, label: I64) -> I64:
+    """Communities split where no edge joins their parts, numbered by their first member."""
+    part = np.full(len(label), -1, np.int64)
+    reached = np.empty(len(label), np.int64)
+    parts = 0
+    for first in range(len(label)):
+        if part[first] >= 0:
+            continue
+        part[first], reached[0] = parts, first
+        looked_at, known = 0, 1
+        while looked_at < known:
+            node = reached[looked_at]
+            looked_at += 1
+            for k in range(indptr[node], indptr[node + 1]):
+                other = indices[k]
+                if part[other] < 0 and label[other] == label[first]:
+                    part[other], reached[known] = parts, other
+                    known += 1
+        parts += 1
+    return part
 
 
 def _by_first_member(label: I64) -> I64:

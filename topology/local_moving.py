@@ -127,7 +127,7 @@ def optimise(
     goes on from its result, until nothing moves or after ``max_rounds``. What would gain less than
     ``inertia``, a part of its weight, stays.
     """
-    label = _renumber(start)
+    label = renumber(start)
     for _ in range(max_rounds):
         moved = _one_round(graph, size, label, density, rng, inertia)
         if moved is None:
@@ -150,15 +150,15 @@ def _one_round(
     """One pass over all levels; None if nothing moved on any."""
     own = label.copy()
     changed = _move(graph, size, own, density, rng, inertia)
-    own = _renumber(own)
+    own = renumber(own)
     label = own
     while True:
-        graph, size = _aggregate(graph, size, own)
-        own = np.arange(len(size))
+        graph, size = aggregate(graph, size, own)
+        own = np.arange(len(size), dtype=np.int64)
         if not _move(graph, size, own, density, rng, inertia):
             return label if changed else None
         changed = True
-        own = _renumber(own)
+        own = renumber(own)
         label = own[label]
 
 
@@ -167,21 +167,62 @@ def _move(
 ) -> bool:
     order = rng.permutation(len(size))
     # SciPy picks 64-bit indices for some results; one type means one compilation.
-    indptr, indices = graph.indptr.astype(np.int32), graph.indices.astype(np.int32)
+    indptr, indices = graph.indptr.astype(np.int32, copy=False), graph.indices.astype(np.int32, copy=False)
     moves: int = move_nodes(indptr, indices, graph.data, size, label, density, order, inertia)
     return moves > 0
 
 
-def _aggregate(graph: sparse.csr_array, size: F64, label: I64) -> tuple[sparse.csr_array, F64]:
-    """The graph between communities, without what is inside them, and the size of each."""
+def aggregate(graph: sparse.csr_array, size: F64, label: I64) -> tuple[sparse.csr_array, F64]:
+    """The graph between communities, without what is inside them, and the size of each.
+
+    ``label``, shape (n_nodes,), numbers the communities from 0 without a gap.
+    """
     n_communities = int(label.max()) + 1
-    source, target = np.repeat(label, np.diff(graph.indptr)), label[graph.indices]
-    leaves = source != target
-    ends = (source[leaves], target[leaves])
-    coarse = sparse.coo_array((graph.data[leaves], ends), shape=(n_communities, n_communities)).tocsr()
+    members = np.argsort(label, kind="stable")
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(label, minlength=n_communities))])
+    indptr, indices, weight = _between(graph.indptr, graph.indices, graph.data, label, members, bounds)
+    coarse = sparse.csr_array((weight, indices, indptr), (n_communities, n_communities))
     total: F64 = np.bincount(label, size, n_communities).astype(np.float64)
     return coarse, total
 
 
-def _renumber(label: I64) -> I64:
+@numba.njit(cache=True)
+def _between(
+    indptr: npt.NDArray[np.int32],
+    indices: npt.NDArray[np.int32],
+    weight: F64,
+    label: I64,
+    members: I64,
+    bounds: I64,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], F64]:
+    """Communities one after the other; ``members`` in their order, those of each from its bound to the next."""
+    n_communities = len(bounds) - 1
+    leaving = 0
+    for node in range(len(label)):
+        for k in range(indptr[node], indptr[node + 1]):
+            leaving += label[indices[k]] != label[node]
+    ends, sums = np.empty(leaving, np.int32), np.empty(leaving)
+    first = np.zeros(n_communities + 1, np.int32)
+    # Where the row's entry for another community is; of another row if before the row's first.
+    at = np.full(n_communities, -1, np.int64)
+    filled = 0
+    for community in range(n_communities):
+        for place in range(bounds[community], bounds[community + 1]):
+            node = members[place]
+            for k in range(indptr[node], indptr[node + 1]):
+                other = label[indices[k]]
+                if other == community:
+                    continue
+                if at[other] >= first[community]:
+                    sums[at[other]] += weight[k]
+                else:
+                    at[other] = filled
+                    ends[filled], sums[filled] = other, weight[k]
+                    filled += 1
+        first[community + 1] = filled
+    return first, ends[:filled].copy(), sums[:filled].copy()
+
+
+def renumber(label: I64) -> I64:
+    """The same communities, numbered from 0 without a gap."""
     return np.unique(label, return_inverse=True)[1].astype(np.int64)

@@ -7,6 +7,7 @@ are found first and left out when applications are looked for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from scipy import sparse
 
 F64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+#: Entropy of equal parts may fall a rounding step short of their number.
+_ROUNDING: Final = 1 - 1e-9
 
 
 @dataclass(frozen=True)
@@ -63,21 +67,25 @@ def shared_services(graph: sparse.csr_array, rules: ServiceRules | None = None) 
     hub. The last keeps a lone server with its clients one application.
     """
     rules = rules or ServiceRules()
-    peers = effective_peers(graph)
-    talking: Mask = peers > 0
+    degree = np.diff(graph.indptr)
+    talking: Mask = degree > 0
+    hub: Mask = np.zeros(len(degree), bool)
     if not talking.any():
-        return talking
-    needed = max(
-        float(rules.min_peers),
-        rules.min_reach * (int(talking.sum()) - 1),
-        rules.min_ratio * float(np.median(peers[talking])),
-    )
-    # Entropy of equal parts may fall a rounding step short of their number.
-    hub: Mask = peers >= needed * (1 - 1e-9)
-    if not hub.any():
         return hub
-    others = graph @ (~hub).astype(np.float64)
-    connected = sparse.csr_array((np.ones_like(graph.data), graph.indices, graph.indptr), graph.shape)
-    in_company: F64 = connected @ ((others > 0) & ~hub).astype(np.float64)
-    lone_hub: Mask = in_company < rules.min_company * np.diff(graph.indptr)
-    return hub & ~lone_hub
+    needed = max(float(rules.min_peers), rules.min_reach * (int(talking.sum()) - 1))
+    # Nobody has more effective peers than peers, so most need not be looked at.
+    likely = np.flatnonzero(degree >= needed * _ROUNDING)
+    if not len(likely):
+        return hub
+    if rules.min_ratio * float(np.median(degree[talking])) > needed:
+        needed = max(needed, rules.min_ratio * float(np.median(effective_peers(graph)[talking])))
+    hub[likely] = effective_peers(graph[likely]) >= needed * _ROUNDING
+    hubs = np.flatnonzero(hub)
+    if not len(hubs):
+        return hub
+    of_hubs = graph[hubs]
+    hubs_known = np.bincount(of_hubs.indices, minlength=len(degree))
+    in_company = ((degree > hubs_known) & ~hub).astype(np.float64)
+    connected = sparse.csr_array((np.ones_like(of_hubs.data), of_hubs.indices, of_hubs.indptr), of_hubs.shape)
+    hub[hubs] = connected @ in_company >= rules.min_company * degree[hubs]
+    return hub

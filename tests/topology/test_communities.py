@@ -12,9 +12,9 @@ from sklearn.metrics import adjusted_rand_score
 
 from bench.planted import Planted, mixed_sizes, planted_applications
 from topology import local_moving
+from topology.closeness import closeness
 from topology.communities import (
     Communities,
-    closeness,
     find_communities,
     follow_communities,
     is_partition,
@@ -54,7 +54,7 @@ def test_a_small_network_with_a_server_that_talks_to_all(sizes: list[int], seed:
 
 @pytest.mark.parametrize(
     ("n", "cross_talk", "least"),
-    [(100, 0.0, 0.99), (1000, 0.1, 0.95), (1000, 0.2, 0.92), (10_000, 0.2, 0.95)],
+    [(100, 0.0, 0.99), (1000, 0.1, 0.97), (1000, 0.2, 0.95), (10_000, 0.2, 0.97)],
 )
 def test_planted_applications_are_recovered(n: int, cross_talk: float, least: float) -> None:
     """At every size of the network, through cross talk and two shared services."""
@@ -142,7 +142,7 @@ def test_following_stays_near_the_last_result_and_leaves_a_poor_one() -> None:
         fresh += adjusted_rand_score(last.label, afresh.label)
         now = follow_communities(last, *edges, rate)
         followed += adjusted_rand_score(last.label, now.label)
-        assert now.quality >= afresh.quality / 1.02
+        assert now.code_length <= afresh.code_length * 1.02
         last = now
     assert followed > fresh
     poor = replace(last, label=np.zeros_like(last.label))
