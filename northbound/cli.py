@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -138,11 +139,14 @@ def run(
     planner.url is set.
     """
     # Here and not above: a web server that `tidegate check` has no use for.
-    from northbound.security.tls import CertificateError
-    from northbound.server import CannotListen
-    from northbound.server import run as run_planner
-    from telemetry.encrypted import StoreError
-    from telemetry.keys import StoreKeyError
+    with _compiled_code_kept():
+        # Not imported for its name: nothing must be missing once the servers are up.
+        import planner.process  # noqa: F401
+        from northbound.security.tls import CertificateError
+        from northbound.server import CannotListen
+        from northbound.server import run as run_planner
+        from telemetry.encrypted import StoreError
+        from telemetry.keys import StoreKeyError
 
     try:
         run_planner(config, parent_pid)
@@ -166,7 +170,8 @@ def replay(
 ) -> None:
     """Feed the planner from a recorded trace in virtual time, and sum up."""
     # Here and not above: the models it loads would make every `tidegate check` slow.
-    from planner.replay import run as run_replay
+    with _compiled_code_kept():
+        from planner.replay import run as run_replay
 
     loaded = _load(config)
     try:
@@ -264,6 +269,19 @@ def demo(context: typer.Context) -> None:
     returncode = child.wait()
     # A negative one is the signal that ended it.
     raise typer.Exit(returncode if returncode >= 0 else FAILED)
+
+
+@contextmanager
+def _compiled_code_kept() -> Iterator[None]:
+    """Load what Numba compiles; end the command where it has nowhere to keep that."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Numba has no type of its own for it.
+        if not str(error).startswith("cannot cache function"):
+            raise
+        cure = "set NUMBA_CACHE_DIR to a directory that this user alone may write"
+        stop(FAILED, f"tidegate: compiled code cannot be kept, no directory for it may be written: {cure}")
 
 
 def _load(path: Path) -> Config:

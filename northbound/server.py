@@ -142,7 +142,7 @@ async def serve(
             server.force_exit = server.should_exit
             server.should_exit = True
 
-    with _told_to_stop(stop), _bound_to(parent_pid, stop):
+    with _cut_in_order(), _told_to_stop(stop), _bound_to(parent_pid, stop):
         tasks = [asyncio.create_task(server.serve([listener])) for server, listener in pairs]
         try:
             while not all(server.started for server in servers) and not any(task.done() for task in tasks):
@@ -155,6 +155,10 @@ async def serve(
             for server in servers:
                 server.should_exit = True
             await asyncio.gather(*tasks)
+
+
+#: How uvicorn begins to tell of requests that it cuts.
+_CUT: Final = "Cancel %s running task(s)"
 
 
 class _Server(uvicorn.Server):
@@ -184,6 +188,31 @@ def _server(app: ASGIApp, certificate: Certificate | None = None) -> uvicorn.Ser
     if made.ssl is not None:
         made.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
     return _Server(made)
+
+
+class _CutInOrder(logging.Filter):
+    """Tells of requests that the end cuts (long polls, streams) as the matter of course that it is."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is logged as it stands."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):
+            # Nothing but the end cancels a request, and its traceback says no more than that.
+            return False
+        if str(record.msg).startswith(_CUT):
+            log.info("stopping: %s requests were still open and are cut", *(record.args or ("some",)))
+            return False
+        return True
+
+
+@contextmanager
+def _cut_in_order() -> Iterator[None]:
+    logger, told = logging.getLogger("uvicorn.error"), _CutInOrder()
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
 
 
 @contextmanager

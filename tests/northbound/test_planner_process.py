@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+
+from planner.seam_auth import REQUEST_HEADER, SPEAKER_HEADER, sign
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
@@ -47,12 +50,18 @@ def planner(directory: Path, *more: str) -> Iterator[tuple[subprocess.Popen[str]
             line = process.stdout.readline()
             assert line.startswith("tidegate planner ready rest="), (directory / "log").read_text()
             url = line.split("rest=")[1].split()[0]
+            (directory / "ready").write_text(line)
             token = (directory / "var" / "token").read_text().strip()
             headers = {"Authorization": f"Bearer {token}"}
             with httpx.Client(base_url=url, headers=headers, trust_env=False) as client:
                 yield process, client
         finally:
             process.kill()
+
+
+def seam_port(directory: Path) -> int:
+    """Where OpenFlow processes ask the planner that runs there."""
+    return int((directory / "ready").read_text().strip().rpartition(":")[2])
 
 
 @pytest.fixture
@@ -83,6 +92,51 @@ def test_writes_outlive_a_kill(directory: Path):
         assert process.wait(20) == 0
     token = (directory / "var" / "token").read_text().strip()
     assert token not in (directory / "log").read_text()
+
+
+def test_open_requests_are_cut_without_a_traceback(directory: Path):
+    """Streams and the long polls of OpenFlow processes are open whenever a planner is stopped."""
+    with planner(directory) as (process, client), ExitStack() as open_requests:
+        for _ in range(2):
+            stream = open_requests.enter_context(client.stream("GET", "/stream"))
+            assert next(stream.iter_lines())
+        secret = (directory / "var" / "seam.secret").read_text().strip()
+        target = "/v1/plan?wait_s=30"
+        header, _ = sign(secret, "GET", target, "test", b"", time.time())
+        seam = socket.create_connection(("127.0.0.1", seam_port(directory)))
+        open_requests.enter_context(seam)
+        lines = (
+            f"GET {target} HTTP/1.1",
+            "Host: x",
+            f"{REQUEST_HEADER}: {header}",
+            f"{SPEAKER_HEADER}: test",
+        )
+        seam.sendall("\r\n".join([*lines, "", ""]).encode())
+        # Answered after what came before it on its connection: the poll is under way.
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    log = (directory / "log").read_text()
+    assert "Traceback" not in log, log
+    assert " ERROR " not in log, log
+    assert "requests were still open and are cut" in log
+
+
+def test_compiled_code_that_cannot_be_kept_is_one_line(directory: Path):
+    """With what to do about it; here only the directory that is named may be used, and it is none."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "NUMBA_CACHE_DIR": "/dev/null/x",
+        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator",
+    }
+    for command in (["run", "--config", "c.yaml"], ["replay", "--config", "c.yaml"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "northbound", *command],
+            cwd=directory, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert "set NUMBA_CACHE_DIR" in done.stderr
 
 
 def test_child_makes_room_when_its_parent_is_killed(directory: Path):
