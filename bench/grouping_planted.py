@@ -146,8 +146,11 @@ def _hours(network: Network, pipeline: Pipeline, start: float, minutes: int) -> 
 
 def _recluster(pipeline: Pipeline, now: float, last: Communities | None) -> Communities:
     view = pipeline.graph.view(now)
-    start = None if last is None else labels_to_start_from(last, view.endpoints)
-    return find_communities(view.endpoints, view.src, view.dst, view.rate_bps, start=start)
+    edges = view.src, view.dst, view.rate_bps
+    if last is None:
+        return find_communities(view.endpoints, *edges)
+    start = labels_to_start_from(last, view.endpoints)
+    return find_communities(view.endpoints, *edges, resolution=last.resolution, start=start)
 
 
 def _ticks(network: Network, pipeline: Pipeline, now: float) -> dict[str, float]:

@@ -135,8 +135,7 @@ def find_communities(
     flat = flat_code_length(graph)
     found = []
     for scale in scales:
-        size, density = _expectation(graph, usual * scale)
-        label = _cluster(graph, size, density, np.random.default_rng(seed), start)
+        label = _cluster(graph, usual * scale, np.random.default_rng(seed), start)
         label = _connected_parts(graph.indptr, graph.indices, label)
         label = _by_first_member(_adopt_singles(graph, label))
         measures = usual * scale, code_length(graph, label), flat
@@ -200,20 +199,19 @@ def _expectation(graph: sparse.csr_array, resolution: float) -> tuple[F64, float
     return size, resolution * float(strength.sum()) / float(size.sum()) ** 2
 
 
-def _cluster(
-    graph: sparse.csr_array, size: F64, density: float, rng: np.random.Generator, start: I64 | None
-) -> I64:
-    by_code = len(size) >= _BY_CODE_FROM
-    if start is not None and by_code:
-        return shorten(graph, start, rng, inertia=_INERTIA_BITS, merge=True)
+def _cluster(graph: sparse.csr_array, resolution: float, rng: np.random.Generator, start: I64 | None) -> I64:
+    n = graph.shape[0]
+    if start is not None and n >= _BY_CODE_FROM:
+        return shorten(graph, start, inertia=_INERTIA_BITS, merge=True)
+    size, density = _expectation(graph, resolution)
     if start is not None:
         # What one round leaves to gain, the next call gains.
         return optimise(graph, size, start, density, rng, 1, _INERTIA)
-    singles = np.arange(len(size), dtype=np.int64)
-    tries = _TRIES_WHEN_SMALL if len(size) <= _SMALL else 1
+    singles = np.arange(n, dtype=np.int64)
+    tries = _TRIES_WHEN_SMALL if n <= _SMALL else 1
     found = [optimise(graph, size, singles, density, rng) for _ in range(tries)]
     best = min(found, key=lambda label: code_length(graph, label)) if tries > 1 else found[0]
-    return shorten(graph, best, rng) if by_code else best
+    return shorten(graph, best) if n >= _BY_CODE_FROM else best
 
 
 def _adopt_singles(graph: sparse.csr_array, label: I64) -> I64:

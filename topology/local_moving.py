@@ -197,11 +197,7 @@ def _between(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], F64]:
     """Communities one after the other; ``members`` in their order, those of each from its bound to the next."""
     n_communities = len(bounds) - 1
-    leaving = 0
-    for node in range(len(label)):
-        for k in range(indptr[node], indptr[node + 1]):
-            leaving += label[indices[k]] != label[node]
-    ends, sums = np.empty(leaving, np.int32), np.empty(leaving)
+    ends, sums = np.empty(len(indices), np.int32), np.empty(len(indices))
     first = np.zeros(n_communities + 1, np.int32)
     # Where the row's entry for another community is; of another row if before the row's first.
     at = np.full(n_communities, -1, np.int64)

@@ -99,7 +99,7 @@ class TrafficGraph:
         self._free: list[int] = []
         # Whether an id names an endpoint; always longer than ``_names``.
         self._taken = np.zeros(1024, bool)
-        self._sorted_ids: I64 | None = None
+        self._sorted: tuple[I64, tuple[str, ...]] | None = None
         # Edges ascending by key = src | dst | app. ``_scaled`` is the rate times
         # 2 ** ((t - origin) / half_life), which decay leaves as it is.
         self._key: I64 = np.empty(0, np.int64)
@@ -186,23 +186,29 @@ class TrafficGraph:
     def view(self, now: float) -> TrafficView:
         """The graph at ``now``, with fresh arrays."""
         rate = self._scaled / self._scale(now)
+        source, target, app = self._ends()
         alive = rate > 0
-        source, target, app = (column[alive] for column in self._ends())
+        if not alive.all():
+            source, target, app, rate = source[alive], target[alive], app[alive], rate[alive]
         used = np.zeros(len(self._names), bool)
         used[source] = used[target] = True
-        by_name = self._by_name()
-        by_name = by_name[used[by_name]]
+        by_name, names = self._by_name()
+        if not used[by_name].all():
+            by_name = by_name[used[by_name]]
+            names = tuple(map(self._names.__getitem__, by_name.tolist()))
         position = np.empty(len(self._names), np.int64)
         position[by_name] = np.arange(len(by_name))
-        names = tuple(map(self._names.__getitem__, by_name.tolist()))
-        return TrafficView(now, names, position[source], position[target], app, rate[alive])
+        return TrafficView(now, names, position[source], position[target], app, rate)
 
-    def _by_name(self) -> I64:
-        """The ids in use, in the order of their names; kept until an endpoint comes or goes."""
-        if self._sorted_ids is None:
+    def _by_name(self) -> tuple[I64, tuple[str, ...]]:
+        """The ids in use, in the order of their names, and these; kept until an endpoint comes or goes."""
+        if self._sorted is None:
             ids = sorted(self._id_of.items())
-            self._sorted_ids = np.fromiter((i for _, i in ids), np.int64, len(ids))
-        return self._sorted_ids
+            self._sorted = (
+                np.fromiter((i for _, i in ids), np.int64, len(ids)),
+                tuple(name for name, _ in ids),
+            )
+        return self._sorted
 
     def to_networkx(self, now: float) -> nx.DiGraph[str]:
         """The graph at ``now`` as ``traffic_view.to_networkx`` gives it."""
@@ -224,7 +230,7 @@ class TrafficGraph:
                 self._taken = np.concatenate([self._taken, np.zeros_like(self._taken)])
         self._id_of[name] = new
         self._taken[new] = True
-        self._sorted_ids = None
+        self._sorted = None
         return new
 
     def _accept(self, src: I64, dst: I64, app: I64, rate: F64, interval: F64) -> npt.NDArray[np.bool_]:
@@ -306,7 +312,7 @@ class TrafficGraph:
             used[source] = used[target] = True
             always_free = [i for i in np.flatnonzero(~used).tolist() if self._names[i]]
         if always_free:
-            self._sorted_ids = None
+            self._sorted = None
         for i in always_free:
             del self._id_of[self._names[i]]
             self._names[i] = ""
