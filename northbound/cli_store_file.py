@@ -72,7 +72,13 @@ def opened(path: Path, key: StoreKey) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     if not path.is_file():
         raise StoreError(f"store {path} does not exist: name another with --config or --file")
-    connection = connect(path, key)
+    # The engine's log of changes gets no mode of its own.
+    mask = os.umask(0o077)
+    try:
+        connection = connect(path, key)
+    except BaseException:
+        os.umask(mask)
+        raise
     try:
         missing = {"series", "state", *MEASURED} - set(tables(connection))
         if missing:
@@ -83,6 +89,7 @@ def opened(path: Path, key: StoreKey) -> Iterator[duckdb.DuckDBPyConnection]:
         raise StoreError(f"store {path} cannot be read: {fault}") from None
     finally:
         connection.close()
+        os.umask(mask)
 
 
 def facts(path: Path, key: StoreKey) -> Facts:

@@ -72,6 +72,8 @@ def run(config_path: Path, parent_pid: int | None = None) -> None:
     # It logs each request that clients make of others; the errors we want are logged by us.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     config = load(config_path)
+    # What is made without a mode of its own is the owner's alone: the store's log of changes, say.
+    os.umask(0o077)
     token = read_or_make(config.northbound.token_file)
     rest = listen(config.northbound.host, config.northbound.port)
     seam = listen(config.planner.host, config.planner.port)

@@ -56,6 +56,8 @@ _ARCHETYPES: Final = "archetypes"
 _ALARMS: Final = "alarms"
 _PUBLICATION: Final = "publication"
 _WEBHOOKS: Final = "webhooks"
+#: Under this name a planner's problems are the store's.
+_STORE: Final = "store"
 
 
 class PlannerProcess:
@@ -172,7 +174,18 @@ class PlannerProcess:
             self._wake.wait(max(0.0, next_tick - time.monotonic()))
             self._wake.clear()
 
+    def _look_at_store(self) -> None:
+        """A store that takes nothing is a problem of the planner's health: history and state are being lost."""
+        known = self.planner.problems.pop(_STORE, None)
+        if faults := self._writer.faults:
+            what = "; ".join(f"{kind}: {fault}" for kind, fault in faults.items())
+            problem = f"store does not take all, plans go on: {what}"
+            self.planner.problems[_STORE] = problem
+            if known is None:
+                LOG.error("%s", problem)
+
     def _tick(self) -> None:
+        self._look_at_store()
         before = self.planner.snapshot.plan.version
         if self.planner.tick(time.time()).version != before:
             self._board.published()
@@ -448,6 +461,10 @@ def open_store(settings: StoreConfig) -> Store:
     StoreKeyError, StoreError : as ``Store.open`` and ``load_key`` do.
     """
     settings.path.parent.mkdir(parents=True, exist_ok=True)
+    # Left by a planner that was killed, it goes on being written to; it may be readable by others.
+    log = settings.path.with_name(f"{settings.path.name}.wal")
+    if log.exists():
+        log.chmod(log.stat().st_mode & 0o700)
     return Store.open(settings.path, store_key(settings))
 
 

@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 #: Rows joined into one transaction; beyond, the gain is small and the wait for a read long.
 _ROWS_PER_WRITE: Final = 200_000
+#: Characters kept of an error.
+_FAULT: Final = 200
 
 
 class Sink(Protocol):
@@ -77,6 +79,8 @@ class StoreWriter:
         self.dropped_rows = 0
         #: Writes that failed; the rows of a failed write are lost.
         self.errors = 0
+        #: What is not written now, by kind (rows, state NAME, roll-up, ...), with its error; gone once it is.
+        self.faults: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -162,7 +166,7 @@ class StoreWriter:
                 batches.append(self._waiting.popleft())
                 rows += len(batches[-1])
             self.pending_rows -= rows
-        if batches and self._attempt(f"{rows} rows", lambda: self._store.append(*batches)):
+        if batches and self._attempt("rows", lambda: self._store.append(*batches), f"{rows} rows"):
             self.written_rows += rows
 
     def _do_upkeep(self) -> None:
@@ -174,12 +178,17 @@ class StoreWriter:
         if self._attempt("roll-up", lambda: self._store.roll_up(due.now)):
             self._attempt("expiry", lambda: self._store.expire(due.now, due.raw_hours, due.rollup_days))
 
-    def _attempt(self, what: str, write: Callable[[], object]) -> bool:
-        """Whether the write worked; a failure is logged and counted, and the thread goes on."""
+    def _attempt(self, kind: str, write: Callable[[], object], what: str = "") -> bool:
+        """Whether the write worked; a failure is logged, counted and kept, and the thread goes on."""
         try:
             write()
-        except Exception:  # noqa: BLE001 - a dead writer would look like a quiet network
+        except Exception as error:  # noqa: BLE001 - a dead writer would look like a quiet network
             self.errors += 1
-            _log.exception("store writer: %s not written", what)
+            # Replaced as a whole: others read it without a lock.
+            self.faults = {**self.faults, kind: (str(error).splitlines() or [type(error).__name__])[0][:_FAULT]}
+            _log.exception("store writer: %s not written", what or kind)
             return False
+        if kind in self.faults:
+            self.faults = {name: fault for name, fault in self.faults.items() if name != kind}
+            _log.info("store writer: %s written again", kind)
         return True

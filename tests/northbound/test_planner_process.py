@@ -15,7 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from planner.process import PlannerProcess
 from planner.seam_auth import REQUEST_HEADER, SPEAKER_HEADER, sign
+from tests.planner.test_process import config_in
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """\
@@ -92,6 +94,52 @@ def test_writes_outlive_a_kill(directory: Path):
         assert process.wait(20) == 0
     token = (directory / "var" / "token").read_text().strip()
     assert token not in (directory / "log").read_text()
+
+
+def test_files_are_their_owners_alone(directory: Path):
+    """The store's log of changes too, also one that a killed planner of before left readable."""
+
+    def modes() -> dict[str, int]:
+        return {path.name: path.stat().st_mode & 0o777 for path in (directory / "var").iterdir()}
+
+    log = directory / "var" / "tidegate.duckdb.wal"
+    with planner(directory) as (process, client):
+        assert client.post("/groups/create", json={"id": "studio", "members": ["anna"]}).status_code == 201
+        assert set(modes().values()) == {0o600}
+        assert log.exists()
+        process.kill()
+    log.chmod(0o644)
+    with planner(directory) as (_, client):
+        assert client.put("/groups/studio/bandwidth", json={"weight": 2}).status_code == 200
+        assert set(modes().values()) == {0o600}
+
+
+def test_store_that_takes_nothing_is_told_by_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And no more once it takes something."""
+    process = PlannerProcess(config_in(tmp_path))
+
+    def problems() -> tuple[str, ...]:
+        process._tick()
+        return process.snapshot.health.problems
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    assert not any("store" in problem for problem in problems())
+    with monkeypatch.context() as broken:
+        broken.setattr(process._store, "put_state", full)
+        process._writer.put_state("planner", b"x", 1.0)
+        deadline = time.monotonic() + 10
+        while not process._writer.faults and time.monotonic() < deadline:
+            time.sleep(0.01)
+    told = "store does not take all, plans go on: state planner: no space left on device"
+    assert told in problems()
+    assert process.snapshot.health.status == "degraded"
+    process._writer.put_state("planner", b"y", 2.0)
+    while process._writer.faults and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert told not in problems()
+    process.stop()
 
 
 def test_open_requests_are_cut_without_a_traceback(directory: Path):

@@ -132,9 +132,18 @@ def test_a_failed_write_is_counted_logged_and_survived(caplog: pytest.LogCapture
     writer.put_state("overrides", b"x", 0.0)
     writer.submit(batch(1.0))
     until(lambda: writer.errors == 2)
+    assert writer.faults == {
+        "state overrides": "put_state: no space left on device",
+        "rows": "append: no space left on device",
+    }
     store.failing = set()
     writer.submit(batch(2.0))
+    until(lambda: writer.written_rows == 2)
+    # The state is not on the disk until its next value is.
+    assert list(writer.faults) == ["state overrides"]
+    writer.put_state("overrides", b"y", 1.0)
     assert writer.close()
+    assert writer.faults == {}
     assert store.rows == [2.0]
     assert writer.written_rows == 2
     assert "2 rows not written" in caplog.text
