@@ -185,7 +185,10 @@ class StoreWriter:
         except Exception as error:  # noqa: BLE001 - a dead writer would look like a quiet network
             self.errors += 1
             # Replaced as a whole: others read it without a lock.
-            self.faults = {**self.faults, kind: (str(error).splitlines() or [type(error).__name__])[0][:_FAULT]}
+            self.faults = {
+                **self.faults,
+                kind: (str(error).splitlines() or [type(error).__name__])[0][:_FAULT],
+            }
             _log.exception("store writer: %s not written", what or kind)
             return False
         if kind in self.faults:
