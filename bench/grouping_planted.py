@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bench.grouping_peers import compare
 from bench.grouping_pipeline import DEFAULTS, Pipeline, agreement, labels_of, rss_mb, timed
-from bench.planted import Planted, mixed_sizes, planted_applications
+from bench.planted import Planted, mixed_sizes, planted_applications, with_chatter
 from topology.communities import Communities, find_communities, labels_to_start_from
 from topology.traffic import TrafficView
 
@@ -79,17 +79,29 @@ class Network:
 
 
 def run_case(
-    endpoints: int, cross_talk: float, *, minutes: int = 60, with_peers: bool = True, seed: int = 1
+    endpoints: int,
+    cross_talk: float,
+    *,
+    minutes: int = 60,
+    with_peers: bool = True,
+    seed: int = 1,
+    edges_per_endpoint: float = 0.0,
 ) -> dict[str, Any]:
-    """All figures of one network. Times are of a process that has compiled what it needs."""
+    """All figures of one network. Times are of a process that has compiled what it needs.
+
+    Faint traffic between random endpoints is added up to ``edges_per_endpoint``.
+    """
     # The first call compiles; a planner does so once in its life.
-    _run(Network(planted_applications([3, 4, 5], seed, services=1), seed), minutes=1)
+    for sizes in ([3, 4, 5], [5] * 25):
+        _run(Network(planted_applications(sizes, seed, services=1), seed), minutes=1)
     sizes = mixed_sizes(endpoints, seed)
-    network = Network(planted_applications(sizes, seed, cross_talk=cross_talk, services=SERVICES), seed)
+    planted = planted_applications(sizes, seed, cross_talk=cross_talk, services=SERVICES)
+    planted = with_chatter(planted, round(edges_per_endpoint * len(planted.endpoints)), seed)
+    network = Network(planted, seed)
     figures, view = _run(network, minutes)
     if with_peers:
         figures["peers"] = compare(view, _truth_of(network, view))
-    return {"endpoints": endpoints, "cross_talk": cross_talk, **figures}
+    return {"endpoints": endpoints, "cross_talk": cross_talk, "seed": seed, **figures}
 
 
 def _run(network: Network, minutes: int) -> tuple[dict[str, Any], TrafficView]:
@@ -165,10 +177,12 @@ def _ticks(network: Network, pipeline: Pipeline, now: float) -> dict[str, float]
         last, took = timed(partial(_recluster, pipeline, then, last))
         recluster_s.append(took)
     _, follow_s = timed(partial(pipeline.tracker.update, last.groups(), then))
+    _, prune_s = timed(partial(pipeline.graph.prune, then))
     return {
         "tick_s": _rounded(float(np.median(np.add(observe_s, recluster_s)))),
         "tick_observe_s": _rounded(float(np.median(observe_s))),
         "follow_s": _rounded(follow_s),
+        "prune_s": _rounded(prune_s),
     }
 
 

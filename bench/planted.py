@@ -57,6 +57,34 @@ def planted_applications(
     return Planted(names, src, dst, rate_bps, np.concatenate([truth, np.full(services, -1)]))
 
 
+def with_chatter(planted: Planted, edges: int, seed: int) -> Planted:
+    """The same, with faint traffic between random endpoints until so many (source, destination) pairs have an edge.
+
+    A few kbit/s each, as much as a shared service gets; nothing is added where there are as many already.
+
+    Raises
+    ------
+    ValueError : if there are not so many pairs.
+    """
+    rng, n = np.random.default_rng(seed), len(planted.endpoints)
+    if edges > n * (n - 1):
+        raise ValueError(f"edges must be <= {n * (n - 1)} between {n} endpoints, got {edges}")
+    pairs = np.unique(planted.src * n + planted.dst)
+    pairs = pairs[pairs // n != pairs % n]
+    had = pairs
+    while len(pairs) < edges:
+        new = rng.integers(0, n * n, edges - len(pairs))
+        pairs = np.union1d(pairs, new[new // n != new % n])
+    new = np.setdiff1d(pairs, had, assume_unique=True)
+    return Planted(
+        planted.endpoints,
+        np.concatenate([planted.src, new // n]),
+        np.concatenate([planted.dst, new % n]),
+        np.concatenate([planted.rate_bps, np.exp(rng.normal(8, 1, len(new)))]),
+        planted.truth,
+    )
+
+
 def mixed_sizes(n: int, seed: int, largest: int = 60) -> list[int]:
     """Sizes from 3 to ``largest``, as many of each order of magnitude, n endpoints or a few more."""
     rng = np.random.default_rng(seed)

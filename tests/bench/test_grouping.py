@@ -15,7 +15,7 @@ from bench.grouping_log import read_log, read_truth
 from bench.grouping_peers import compare
 from bench.grouping_pipeline import Pipeline, agreement
 from bench.grouping_planted import Network, changed, observe, run_case
-from bench.planted import planted_applications
+from bench.planted import planted_applications, with_chatter
 
 KEYS = {
     "endpoints",
@@ -75,6 +75,32 @@ def test_who_moved_is_somewhere_else():
     np.testing.assert_array_equal(before[stayed], after[stayed])
     assert (before[moved] != after[moved]).sum() > 5
     np.testing.assert_array_equal(np.bincount(before), np.bincount(after))
+
+
+def test_chatter_fills_up_to_the_edges_wanted_and_is_faint():
+    """Between endpoints that did not talk; what was there stays, and the truth too."""
+    planted = planted_applications([5] * 20, 1, cross_talk=0.1, services=1)
+    filled = with_chatter(planted, 2000, 1)
+    pairs = set(zip(filled.src.tolist(), filled.dst.tolist(), strict=True))
+    assert sum(a != b for a, b in pairs) == 2000
+    had = len(planted.src)
+    np.testing.assert_array_equal(filled.rate_bps[:had], planted.rate_bps)
+    new = set(zip(filled.src[had:].tolist(), filled.dst[had:].tolist(), strict=True))
+    assert not new & set(zip(planted.src.tolist(), planted.dst.tolist(), strict=True))
+    assert np.median(filled.rate_bps[had:]) < 1e4
+    assert len(with_chatter(planted, 10, 1).src) == had
+    with pytest.raises(ValueError, match="edges must be <= 10100 between 101 endpoints, got 10101"):
+        with_chatter(planted, 10101, 1)
+
+
+def test_each_seed_is_a_case_with_its_edges(tmp_path):
+    """As the options say."""
+    out = tmp_path / "out.json"
+    options = ["--endpoints", "60", "--cross-talk", "0.1", "--seeds", "3,4", "--edges-per-endpoint", "10"]
+    assert grouping.main([*options, "--minutes", "1", "--no-peers", "--json", str(out)]) == 0
+    cases = json.loads(out.read_text())["cases"]
+    assert [case["seed"] for case in cases] == [3, 4]
+    assert all(case["edges"] >= 10 * 60 for case in cases)
 
 
 def write_log(path, rows):
@@ -159,5 +185,7 @@ def test_what_cannot_be_read_is_refused_with_the_file_and_the_reason(log, tmp_pa
         read_truth(twice, "abc")
     assert grouping.main(["--endpoints", "many"]) == 2
     assert grouping.main(["--cross-talk", "0.9"]) == 2
-    assert grouping.main(["--minutes", "0"]) == 2
     assert "--cross-talk must be in 0..0.5, got '0.9'" in capsys.readouterr().err
+    assert grouping.main(["--minutes", "0"]) == 2
+    assert grouping.main(["--endpoints", "30", "--edges-per-endpoint", "30"]) == 2
+    assert "--edges-per-endpoint must be in 0..29, got 30" in capsys.readouterr().err
