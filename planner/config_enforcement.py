@@ -59,6 +59,11 @@ class Enforcement(Block):
     alarm_after_s: Positive = Field(
         default=30.0, description="a switch that differs from the plan for longer is a problem in /health"
     )
+    hold_lost_s: Positive = Field(
+        default=3600.0,
+        description="a switch whose control channel is lost keeps its shares of pools for so long at most: others are "
+        "not given them",
+    )
     batch: Annotated[Count, Field(le=10_000)] = Field(
         default=500, description="changes sent before the switch must say that it has made them"
     )

@@ -19,6 +19,7 @@ from allocation.links import Paths, limit_to_links
 from allocation.tree import PoolTree, Sharing
 from forecasting.burstiness import BURSTY, VARYING
 from forecasting.forecast import Forecast
+from planner.away import HeldShares
 from planner.config import Allocation as AllocationConfig
 from planner.config import Buffer
 from planner.link_limits import LinkLimits
@@ -65,11 +66,13 @@ def decide(
     in_force_bps: F64,
     asked: Asked | None = None,
     limits: LinkLimits | None = None,
+    held: HeldShares | None = None,
 ) -> Decision:
     """Grants for every pool and shares for every meter.
 
     ``in_force_bps`` has shape (2, n_pools): the grants of the last plan, NaN for pools that had none.
-    ``asked`` says how far forecasts are asked for, in full if None; ``limits`` which links grants cross.
+    ``asked`` says how far forecasts are asked for, in full if None; ``limits`` which links grants cross; ``held``
+    what switches out of reach keep.
     """
     n = len(s.path)
     curve = forecast.peak_curve().astype(np.float64).reshape(2, n, -1)
@@ -97,7 +100,8 @@ def decide(
         full = ~(observed.offered_bps[d] < _FULL * in_force_bps[d])
         before = np.where(full, np.nan, in_force_bps[d])
         grant[d] = hold_tree(tree, before, allocation.grant_bps, settings.dead_band)
-        share += switch_shares(s, grant[d], observed.entry_offered_bps, d, settings.min_rate_mbps * 1e6)
+        floor = settings.min_rate_mbps * 1e6
+        share += switch_shares(s, grant[d], observed.entry_offered_bps, d, floor, held)
     return Decision(forecast, p50, p90, (allocations[0], allocations[1]), grant, share, asked)
 
 

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from forecasting.forecast import Forecast
 from forecasting.forecaster import Forecaster
 from planner.alarm_watch import AlarmWatch, peers_of
+from planner.away import AwaySwitches
 from planner.config import Config
 from planner.decision import Decision, compile_ahead, decide
 from planner.explain import Decided
@@ -79,6 +80,7 @@ class Planner:
         self.policies = Policies(config)
         self.requests = Requests(config.allocation.tiers)
         self.fleet = Fleet.of(config)
+        self.away = AwaySwitches.of(config)
         self.grouping = Grouping.of(config, self.fleet)
         self.shapes = Shapes(self.policies, self.grouping, self.fleet)
         self.meter_ids = MeterIds()
@@ -194,6 +196,7 @@ class Planner:
     def _observe(self, now: float) -> None:
         self._drain(now)
         self._stale |= self.fleet.step(now)
+        self.away.step(now, self.fleet, self.publication.published)
         self._stale |= self.shapes.step(now)
         changed = self.policies.step(now, self.region_load())
         if self._stale and self.fleet.switches:
@@ -239,6 +242,7 @@ class Planner:
     def _take(self, item: SampleBatch | NetworkReport | AppliedReport, now: float) -> None:
         if isinstance(item, SampleBatch):
             self.fleet.polled(item, now)
+            self.away.polled(item.dpid, now)
             self.remediation.lookout.polled(item)
             if self._newest is not None:
                 self._newest.take(item)
@@ -249,7 +253,9 @@ class Planner:
         elif isinstance(item, NetworkReport):
             self._stale |= self.fleet.report(item, now)
         else:
-            self.fleet.applied(item, now)
+            self.away.applied(item, now)
+            if not item.behind:
+                self.fleet.applied(item, now)
 
     def _group(self, now: float) -> None:
         self._stale |= self.grouping.step(now, self._executor)
@@ -321,7 +327,10 @@ class Planner:
         if s is not None and observed is not None and forecast is not None:
             asked = self.requests.step(s, observed, forecast, now)
             limits = self.link_limits(s, now)
-            self._decision = decide(self.config.allocation, s, observed, forecast, self._grant, asked, limits)
+            held = self.away.shares(s)
+            self._decision = decide(
+                self.config.allocation, s, observed, forecast, self._grant, asked, limits, held
+            )
             self._decided = self._begun
 
     def _publish(self, now: float) -> None:
@@ -336,6 +345,7 @@ class Planner:
             layout_version=self._layout_version,
             layouts=dict(s.layouts),
             meters=meter_tables(s, decision.share_bps, self.config.allocation),
+            away=self.away.dpids,
         )
         self.publication.offer(plan, self.clock() - self._decided)
         self._confirmed = self._begun
@@ -364,7 +374,12 @@ class Planner:
                 decision.forecast.rung.reshape(2, -1),
                 np.stack([allocation.bound for allocation in decision.allocations]),
             )  # fmt: skip
-        failed = (*self.problems.values(), *self.prediction.problems, *self.fleet.problems(now))
+        failed = (
+            *self.problems.values(),
+            *self.prediction.problems,
+            *self.fleet.problems(now),
+            *self.away.problems(now),
+        )
         problems = failed + (s.problems if s is not None else ())
         planning = bool(self.publication.published.meters)
         status = "degraded" if failed else "ok" if planning else "starting"

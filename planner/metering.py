@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allocation.shares import split
+from planner.away import FREE, HeldShares
 from planner.config import Allocation
 from planner.plan import MeterTable
 from planner.snapshot import Level
@@ -18,6 +19,7 @@ from planner.structure import BOTTOM_UP, Structure
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 #: A group's burst is larger than a user's, and a region's than a group's: bursts that
 #: one meter lets through should not be dropped by the next.
@@ -35,7 +37,12 @@ _MOST_KBPS: Final = 2**32 - 1
 
 
 def switch_shares(
-    structure: Structure, grant_bps: I64, user_demand_bps: F64, direction: int, floor_bps: float = 0.0
+    structure: Structure,
+    grant_bps: I64,
+    user_demand_bps: F64,
+    direction: int,
+    floor_bps: float = 0.0,
+    held: HeldShares | None = None,
 ) -> I64:
     """Each meter's part of its pool's grant in one direction, shape (n_entries,); 0 for the other direction.
 
@@ -45,18 +52,25 @@ def switch_shares(
     application classes, these are split by demand, and the user by what they were given.
     A switch on which a region has no user yet gets ``floor_bps``, off the top: the first
     packets of somebody new pass there.
+    What a switch out of reach holds is left to it: it is told the least that it may enforce, and the others share
+    what its pools have besides the most. Where that leaves less than ``floor_bps`` for each of them, they have
+    the floor (of a small grant half an equal part), so a pool may then be above its grant by so much.
     """
     e = structure.entries
     share = np.zeros(len(e.pool), np.int64)
     given = np.zeros(len(e.pool), np.int64)
-    mine = e.direction == direction
+    mine = free = e.direction == direction
     asks = structure.asks[e.pool]
+    if held is not None:
+        free = mine & (held.told_bps == FREE)
+        share[mine & ~free] = held.told_bps[mine & ~free]
+        grant_bps = _beside_held(structure, grant_bps, mine, free, held, floor_bps)
     for level in BOTTOM_UP:
         at_level = mine & (structure.level[e.pool] == level)
         if level >= Level.USER:
-            rows = np.flatnonzero(at_level & asks)
+            rows = np.flatnonzero(at_level & free & asks)
             share[rows] = split(grant_bps, e.pool[rows].astype(np.int32), user_demand_bps[rows])
-        rows = np.flatnonzero(at_level & ~asks)
+        rows = np.flatnonzero(at_level & free & ~asks)
         # Strangers are of no user: only what is above users keeps a floor for them.
         floor = floor_bps if level < Level.USER else 0.0
         share[rows] = _around_idle(grant_bps, e.pool[rows].astype(np.int32), given[rows], floor)
@@ -65,6 +79,19 @@ def switch_shares(
         has = above >= 0
         np.add.at(given, above[has], share[rows][has])
     return share
+
+
+def _beside_held(
+    structure: Structure, grant_bps: I64, mine: Bool, free: Bool, held: HeldShares, floor_bps: float
+) -> I64:
+    """What each pool has for the meters whose shares are free, shape (n_pools,)."""
+    pool, n = structure.entries.pool, len(grant_bps)
+    kept = np.zeros(n, np.int64)
+    np.add.at(kept, pool[mine & ~free], held.most_bps[mine & ~free])
+    n_all, n_free = (np.bincount(pool[rows], minlength=n) for rows in (mine, free))
+    floor = np.minimum(floor_bps, grant_bps / (2 * np.maximum(n_all, 1))).astype(np.int64)
+    beside: I64 = np.where(kept > 0, np.maximum(grant_bps - kept, floor * n_free), grant_bps)
+    return beside
 
 
 def _around_idle(grant_bps: I64, pool: npt.NDArray[np.int32], given_bps: I64, floor_bps: float) -> I64:

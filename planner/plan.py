@@ -95,6 +95,8 @@ class Plan:
     layout_version: int = 0
     layouts: dict[int, SwitchLayout] = field(default_factory=dict)
     meters: dict[int, MeterTable] = field(default_factory=dict)
+    #: Switches that were out of reach when it was made. Their shares are taken into account: nobody waits for them.
+    away: frozenset[int] = frozenset()
 
     def is_delayed(self, newest: Plan) -> bool:
         """Whether this is an earlier plan that arrives after ``newest``.
@@ -117,6 +119,8 @@ def encode_plan(plan: Plan, known_layout: int = -1) -> bytes:
             for dpid, table in plan.meters.items()
         },
     }
+    if plan.away:
+        body["away"] = sorted(plan.away)
     if known_layout != plan.layout_version:
         body["layouts"] = {
             dpid: {
@@ -161,6 +165,7 @@ def decode_plan(body: bytes, known: Plan | None = None) -> Plan:
             layout_version=version,
             layouts=layouts,
             meters={int(dpid): _table(columns) for dpid, columns in raw["meters"].items()},
+            away=frozenset(map(int, raw.get("away", ()))),
         )
     except (LookupError, TypeError, AttributeError, OverflowError, msgpack.UnpackException) as error:
         raise ValueError(f"plan is malformed: {error!r}") from None

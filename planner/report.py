@@ -60,6 +60,8 @@ class AppliedReport:
     repairs: int = 0
     #: Since when the switch differs from what it shall hold, epoch seconds; None: it does not.
     differs_since: float | None = None
+    #: It did not say in time that it lowered what a plan lowers; nothing else in the report is known then.
+    behind: bool = False
 
 
 def encode_network(report: NetworkReport) -> bytes:
@@ -117,7 +119,9 @@ def _host(mac: Any, addresses: Any, dpid: Any, port_no: Any, last_seen: Any) -> 
 
 def encode_applied(report: AppliedReport) -> bytes:
     """The bytes that ``decode_applied`` reads."""
-    packed: bytes = msgpack.packb([getattr(report, column.name) for column in fields(report)])
+    columns = [getattr(report, column.name) for column in fields(report)]
+    # Left out where there is nothing to say, so that an older planner can read it.
+    packed: bytes = msgpack.packb(columns if report.behind else columns[:-1])
     return packed
 
 
@@ -130,8 +134,9 @@ def decode_applied(body: bytes) -> AppliedReport:
     try:
         speaker, dpid, plan_version, in_step, n_meters, lost_polls, *more = raw
         # An older release tells no more than this.
-        differs = dict(zip(_DIFFERENCES, more[:-1], strict=True)) if more else {}
-        since = more[-1] if more else None
+        counts, rest = more[: len(_DIFFERENCES)], more[len(_DIFFERENCES) :]
+        differs = dict(zip(_DIFFERENCES, counts, strict=True)) if more else {}
+        since, behind = (*rest, False)[:2] if more else (None, False)
         return AppliedReport(
             speaker=str(speaker),
             dpid=int(dpid),
@@ -141,6 +146,7 @@ def decode_applied(body: bytes) -> AppliedReport:
             lost_polls=int(lost_polls),
             **{name: int(count) for name, count in differs.items()},
             differs_since=None if since is None else float(since),
+            behind=bool(behind),
         )
     except _MALFORMED as error:
         raise ValueError(f"applied report is malformed: {error!r}") from None

@@ -39,7 +39,7 @@ from ryu_apps.framework import (
     set_ev_cls,
 )
 from ryu_apps.link import NETWORK_PATH, PlannerLink
-from ryu_apps.order import DecreasesFirst
+from ryu_apps.order import BOUND_S, DecreasesFirst
 from ryu_apps.pipeline import Stage, pair_entry, switch_flows
 from ryu_apps.punted import read_punted
 from ryu_apps.switch import Applied, Switch
@@ -72,7 +72,8 @@ class Bandwidth(RyuApp):
         self.pairs = PairNumbers()
         self.switches: dict[int, Switch] = {}
         self.plan: Plan | None = None
-        self.order = DecreasesFirst()
+        # Three plans in which the planner may say that it knows who is away.
+        self.order = DecreasesFirst(bound_s=max(BOUND_S, 3 * self.config.allocation.tick_s))
         self.speaker = f"{os.uname().nodename}-{secrets.token_hex(4)}"
         self.inherited: set[int] = set()
         self._started = time.monotonic()
@@ -120,6 +121,7 @@ class Bandwidth(RyuApp):
             self._forget_connection(self.switches.get(datapath.id))
             connected = Switch(datapath, self.config, self, self.pairs)
             self.switches[datapath.id] = connected
+            self.order.connected(datapath.id)
             LOG.info("dp %016x connected from %s", datapath.id, datapath.address)
             hub.spawn(connected.run)
             return
@@ -133,8 +135,6 @@ class Bandwidth(RyuApp):
         if switch is not None:
             switch.alive = False
             switch.wake()
-            if self.order.forget(switch.dpid):
-                self._wake_waiting()
 
     @set_ev_cls(
         [
@@ -223,8 +223,7 @@ class Bandwidth(RyuApp):
             self.plan = self.plan or Plan(plan.version, plan.time)
             return
         self.plan = plan
-        following = {dpid for dpid, switch in self.switches.items() if switch.ready} & plan.layouts.keys()
-        self.order.begin(plan.version, following - self.inherited, time.monotonic())
+        self.order.begin(plan.version, plan.layouts, plan.away, time.monotonic())
         self._wake_all()
 
     def _on_known_network(self, version: int) -> None:
@@ -332,9 +331,7 @@ class Bandwidth(RyuApp):
         while True:
             hub.sleep(_HOUSEKEEPING_S)
             now, before = time.time(), self.fabric.version
-            if late := self.order.give_up(time.monotonic()):
-                LOG.warning("%d switches did not lower their meters in time, others raise theirs", len(late))
-                self._wake_waiting()
+            self._mind_order(time.monotonic())
             self._take_sightings(now)
             if time.monotonic() >= next_expiry:
                 next_expiry = time.monotonic() + _EXPIRY_S
@@ -348,6 +345,20 @@ class Bandwidth(RyuApp):
                 self._wake_all()
             if self.fabric.version != self._told_version:
                 self._tell_network()
+
+    def _mind_order(self, now: float) -> None:
+        """Tell the planner who is late with decreases, and go on without those of whom it says nothing for long."""
+        # What an earlier process left is left alone until the picture is complete.
+        for dpid in self.order.late(now) - self.inherited:
+            LOG.warning(
+                "dp %016x has not lowered its meters in time: others wait for a plan without it", dpid
+            )
+            self._applied.pop(dpid, None)
+            behind = AppliedReport(self.speaker, dpid, None, None, 0, 0, behind=True)
+            self.link.send("/v1/applied", encode_applied(behind))
+        if given_up := self.order.give_up(now):
+            LOG.warning("%d switches did not lower their meters, others raise theirs", len(given_up))
+            self._wake_waiting()
 
     def _take_sightings(self, now: float) -> None:
         # A port that flapped is pending again: a host's answer from the moment before must not be

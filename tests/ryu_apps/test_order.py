@@ -2,16 +2,24 @@
 
 import random
 
-from ryu_apps.order import PATIENCE_S, DecreasesFirst
+from ryu_apps.order import BOUND_S, PATIENCE_S, DecreasesFirst
 from tests.ryu_apps.benches import Bench, wanting
 from tests.ryu_apps.fake_switch import FakeSwitch
 
 
-def test_raises_wait_for_every_switch_that_follows_the_plan():
-    """The last to lower sets them free; a switch of another plan is no matter."""
+def order_of(*dpids: int) -> DecreasesFirst:
+    """An order among these connected switches."""
     order = DecreasesFirst()
+    for dpid in dpids:
+        order.connected(dpid)
+    return order
+
+
+def test_raises_wait_for_every_switch_that_follows_the_plan():
+    """The last to lower sets them free; a switch of another plan, or of another process, is no matter."""
+    order = order_of(1, 2, 3)
     assert order.may_raise(7)
-    order.begin(7, [1, 2, 3], 0.0)
+    order.begin(7, [1, 2, 3, 4], [], 0.0)
     assert not order.may_raise(7)
     assert order.may_raise(6)
     assert not order.lowered(1, 7)
@@ -23,26 +31,45 @@ def test_raises_wait_for_every_switch_that_follows_the_plan():
     assert not order.lowered(3, 7)
 
 
-def test_a_switch_that_is_gone_is_not_waited_for():
-    """And one that is silent only for so long."""
-    order = DecreasesFirst()
-    order.begin(1, [1, 2], 10.0)
-    assert not order.forget(3)
+def test_a_switch_that_the_plan_counts_as_away_is_not_waited_for():
+    """Its shares are left to it. Under a plan that does not know yet, it is waited for although it is gone."""
+    order = order_of(1, 2)
+    order.begin(1, [1, 2], [], 10.0)
     assert not order.lowered(1, 1)
-    assert order.forget(2)
-    assert order.may_raise(1)
-    order.begin(2, [1, 2], 20.0)
-    assert order.give_up(20.0 + PATIENCE_S / 2) == frozenset()
-    assert order.give_up(20.0 + PATIENCE_S) == {1, 2}
+    assert not order.may_raise(1)
+    order.begin(2, [1, 2], [2], 15.0)
+    assert order.lowered(1, 2)
     assert order.may_raise(2)
-    assert order.give_up(30.0) == frozenset()
+
+
+def test_who_is_late_is_told_once_and_given_up_after_long():
+    """Through all plans together; and waited for again once it was seen."""
+    order = order_of(1, 2)
+    order.begin(1, [1, 2], [], 20.0)
+    assert not order.lowered(1, 1)
+    assert order.late(20.0 + PATIENCE_S / 2) == frozenset()
+    assert order.late(20.0 + PATIENCE_S) == {2}
+    assert order.late(20.5 + PATIENCE_S) == frozenset()
+    assert not order.may_raise(1)
+    order.begin(2, [1, 2], [], 40.0)
+    assert order.late(41.0) == frozenset()
+    assert not order.lowered(1, 2)
+    assert order.give_up(19.9 + BOUND_S) == frozenset()
+    assert order.give_up(20.0 + BOUND_S) == {2}
+    assert order.may_raise(2)
+    order.begin(3, [1, 2], [], 60.0)
+    assert order.lowered(1, 3)
+    order.lowered(2, 3)
+    order.begin(4, [1, 2], [], 70.0)
+    assert not order.lowered(1, 4)
+    assert not order.may_raise(4)
 
 
 def test_a_pools_parts_never_sum_to_more_than_its_grant_while_they_move():
     """Three switches share a grant of 9 Mbit/s, which moves about; they act in any order, some of them twice."""
     rng = random.Random(4)
     benches = [Bench(FakeSwitch(dpid)).know() for dpid in (1, 2, 3)]
-    order = DecreasesFirst()
+    order = order_of(1, 2, 3)
     for bench in benches:
         bench.world.order = order
 
@@ -51,7 +78,7 @@ def test_a_pools_parts_never_sum_to_more_than_its_grant_while_they_move():
 
     parts = [3000, 3000, 3000]
     for version in range(1, 30):
-        order.begin(version, [bench.switch.dpid for bench in benches], float(version))
+        order.begin(version, [1, 2, 3], [], float(version))
         ways = rng.sample(range(3), 3) + rng.sample(range(3), 3)
         for at in ways:
             benches[at].round(wanting({5: (parts[at], 400)}, version))
@@ -68,7 +95,8 @@ def test_a_raise_that_waits_is_no_difference_and_no_error():
     bench = Bench().know()
     bench.round(wanting({5: (1000, 400)}, 1))
     reports = len(bench.world.reports)
-    bench.world.order.begin(2, [bench.switch.dpid, 99], 0.0)
+    bench.world.order.connected(99)
+    bench.world.order.begin(2, [bench.switch.dpid, 99], [], 0.0)
     bench.round(wanting({5: (2000, 400), 6: (500, 400)}, 2))
     assert bench.fake.meter_rates() == {5: (1000, 400), 6: (500, 400)}
     assert bench.switch.enforcer.is_waiting
