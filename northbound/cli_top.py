@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -60,6 +61,10 @@ def top(
         stop(MISUSED, f"tidegate: --level must be one of {', '.join(_LEVELS)}, got {level!r}")
     every_s = seconds(every, "--every")
     view = View(sort, level, text, direction)
+    if not once and not as_json:
+        # Where a shell has exported them they would hold the picture at that size for good.
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
     screen = console()
     if once or as_json:
         with faults_told():

@@ -14,9 +14,18 @@ from northbound.tables import MISSING, mbps, moment
 
 _STATUS: Final = {"ok": "green", "starting": "yellow", "degraded": "yellow", "stalled": "bold red"}
 _RUNGS: Final = {"auto_bandwidth": "auto-bw", "last_plan": "last"}
-_KEYS: Final = "q quit  s sort  l level  d direction  / filter  p pause  arrows, PgUp, PgDn, Home, End"
+#: The longest that fits is drawn.
+_KEYS: Final = (
+    "q quit  s sort  l level  d direction  / filter  p pause  arrows, PgUp, PgDn, Home, End",
+    "q quit  s sort  l level  d direction  / filter  p pause  arrows",
+    "q quit  s sort  l level  d dir  / filter  p pause",
+    "q s l d / p",
+)
+#: Names have this much before a further figure does.
 _LEAST_NAME: Final = 20
+_SHORTEST_NAME: Final = 8
 _MOST_NAME: Final = 48
+_POOL: Final = "pool"
 
 
 @dataclass(frozen=True)
@@ -79,17 +88,17 @@ _FRAMING: Final = 7
 
 def frame(seen: Seen | None, fault: str, view: View, screen: Screen) -> Text:
     """The whole screen, each line cut to its width."""
-    lines = [*_state(seen, fault), *_body(seen, view, screen)]
+    lines = [*_state(seen, fault, screen.width), *_body(seen, view, screen)]
     if screen.height is not None:
         lines = lines[: screen.height - 1]
         lines += [Text()] * (screen.height - 1 - len(lines))
-        lines.append(_foot(view))
+        lines.append(_foot(view, screen.width))
     for line in lines:
         line.truncate(screen.width)
     return Text("\n", no_wrap=True).join(lines)
 
 
-def _state(seen: Seen | None, fault: str) -> Iterator[Text]:
+def _state(seen: Seen | None, fault: str, width: int) -> Iterator[Text]:
     if seen is None:
         yield Text("tidegate")
         yield Text()
@@ -98,17 +107,42 @@ def _state(seen: Seen | None, fault: str) -> Iterator[Text]:
     health = seen.health
     tick_ms = health["tick_ms"]
     took = MISSING if tick_ms is None else f"{tick_ms:.0f} ms"
-    yield Text.assemble(
-        f"tidegate {health['version']}  ",
-        (health["status"], _STATUS.get(health["status"], "")),
-        f"  tick {health['ticks']} of {moment(health['last_tick'])}, took {took}",
+    last = moment(health["last_tick"])
+    before, after = _fits(
+        width - len(health["status"]),
+        (f"tidegate {health['version']}  ", f"  tick {health['ticks']} of {last}, took {took}"),
+        ("tidegate  ", f"  tick {health['ticks']} of {last.rpartition(' ')[2]}, took {took}"),
+        ("", f"  tick {health['ticks']}, {took}"),
     )
+    yield Text.assemble(before, (health["status"], _STATUS.get(health["status"], "")), after)
+    steps, alarms = in_step(seen.switches), alarm_line(seen.alarms)
     yield _line(
-        f"plan {plan_line(seen.plan)}; switches {in_step(seen.switches)}; alarms {alarm_line(seen.alarms)}"
+        "".join(
+            _fits(
+                width,
+                (f"plan {plan_line(seen.plan)}", f"; switches {steps}; alarms {alarms}"),
+                (f"plan {_plan_words(seen.plan)}", f"; switches {steps}; alarms {alarms}"),
+                (f"plan {_plan_words(seen.plan)}", f"; {steps}; alarms {alarms.partition(',')[0]}"),
+                (_plan_words(seen.plan), f"; {steps.partition(' in step')[0]}; {alarms.partition(',')[0]}"),
+            )
+        )
     )
     problems = list(health["problems"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     yield _line(fault, "bold red") if fault else _line(problems[0] + more if problems else "", "yellow")
+
+
+def _fits(width: int, *forms: tuple[str, ...]) -> tuple[str, ...]:
+    """The first form that is no wider, or the last."""
+    return next((form for form in forms if sum(map(len, form)) <= width), forms[-1])
+
+
+def _plan_words(state: Mapping[str, Any] | None) -> str:
+    """Which plan stands in a few words: what is out of the ordinary is not left out."""
+    if state is None:
+        return plan_line(state)
+    frozen, stale = ", FROZEN" if state["frozen"] else "", ", STALE" if state["stale"] else ""
+    return f"{state['published']['version']}, {state['mode']}{frozen}{stale}"
 
 
 def _body(seen: Seen | None, view: View, screen: Screen) -> Iterator[Text]:
@@ -121,13 +155,25 @@ def _body(seen: Seen | None, view: View, screen: Screen) -> Iterator[Text]:
     unseen = f" ({seen.total} in all; choose a level)" if seen.total > len(seen.pools) else ""
     paused = "; PAUSED" if view.paused else ""
     level, text = view.level or "all levels", f"; filter {view.text!r}" if view.text else ""
-    yield _line(f"Mbit/s of frames; {level}, by {view.order}{text}; pools {shown}{unseen}{paused}", "dim")
+    (about,) = _fits(
+        screen.width,
+        (f"Mbit/s of frames; {level}, by {view.order}{text}; pools {shown}{unseen}{paused}",),
+        (f"Mbit/s; {level}, by {view.order}{text}; {shown}{unseen}{paused}",),
+        (f"{level}, by {view.order}{text}; {shown}{paused}",),
+    )
+    yield _line(about, "dim")
     names = [_name(pool, view) for pool in rows]
-    widest = max((len(name) for name in names), default=0)
+    # Of all pools and not of those on the screen: columns must not come and go while one scrolls.
+    widest = max((len(_name(pool, view)) for pool in pools), default=0)
     n_directions = len(view.shown.directions)
-    columns = _fitting((screen.width - _LEAST_NAME) // n_directions)
+    least = max(len(_POOL), min(widest, _LEAST_NAME))
+    columns = _fitting((screen.width - least) // n_directions)
+    if not columns:
+        # A name without a figure tells nothing.
+        least = min(least, _SHORTEST_NAME)
+        columns = _fitting((screen.width - least) // n_directions)
     taken = n_directions * (sum(column.width + 1 for column in columns) + 1)
-    width = max(_LEAST_NAME, min(widest, _MOST_NAME, screen.width - taken))
+    width = max(least, min(widest, _MOST_NAME, screen.width - taken))
     yield from _headings(view, columns, width)
     for name, pool in zip(names, rows, strict=True):
         yield _row(name, pool, view, columns, width, screen.blocks)
@@ -147,7 +193,7 @@ def _fitting(width: int) -> list[Column]:
 
 def _headings(view: View, columns: Sequence[Column], width: int) -> Iterator[Text]:
     span = sum(column.width + 1 for column in columns)
-    above, below = Text(" " * width), Text("pool".ljust(width), style="bold")
+    above, below = Text(" " * width), Text(_POOL.ljust(width), style="bold")
     for direction in view.shown.directions:
         above.append(f" {direction.center(span)}", style="bold")
         below.append(" ")
@@ -215,10 +261,11 @@ def _bar(one: Mapping[str, Any], share: float | None, width: int, blocks: bool) 
     return bar
 
 
-def _foot(view: View) -> Text:
+def _foot(view: View, width: int) -> Text:
     if view.typing is not None:
         return _line(f"filter: {view.typing}_   Enter takes it, Esc does not", "bold")
-    return _line(_KEYS, "dim")
+    (keys,) = _fits(width, *((one,) for one in _KEYS))
+    return _line(keys, "dim")
 
 
 def _line(text: str, style: str = "") -> Text:

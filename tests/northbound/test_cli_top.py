@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from northbound.cli import app
@@ -203,10 +204,10 @@ class Terminal:
         if self.pid == 0:
             # By the child: a size that is given before it has opened its side may be lost.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-            os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT), **environment)
-            for name in ("COLUMNS", "LINES"):
-                os.environ.pop(name, None)
-            os.execv(sys.executable, [sys.executable, "-m", "northbound", *words])
+            # Not the process' own: readline writes COLUMNS and LINES into that, past os.environ.
+            clean = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            clean |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment}
+            os.execve(sys.executable, [sys.executable, "-m", "northbound", *words], clean)
         self.output = ""
         self.status: int | None = None
 
@@ -280,7 +281,7 @@ def test_keys_change_the_screen(start: Callable[..., Terminal]):
     terminal.shows("by tree; pools 1-5 of 5")
     before = termios.tcgetattr(terminal.fd)
     assert not before[3] & termios.ECHO
-    assert len(terminal.screen) == 24
+    terminal.wait(lambda: len(terminal.screen) == 24)
     terminal.press("s")
     terminal.shows("by offered")
     terminal.press("ll")
@@ -316,6 +317,69 @@ def test_screen_is_live(start: Callable[..., Terminal], operations: FakeOperatio
     terminal.shows("degraded  tick 10 of")
     # What a terminal would obey is not passed on.
     terminal.shows("no ?[2J model")
+
+
+@pytest.mark.parametrize(
+    ("size", "columns", "plan", "keys"),
+    [
+        ((24, 80), "pool offered grant use load offered grant use load",
+         r"plan \d+, live; switches 1 of 1 in step; alarms \d+ open", "pause  arrows"),
+        ((20, 60), "pool offered grant use offered grant use", r"plan \d+, live; 1 of 1 in step; alarms \d+ open", "p pause"),
+        ((10, 30), "pool offered offered", r"\d+, live; 1 of 1; \d+ open", "q s l d / p"),
+    ],
+)  # fmt: skip
+def test_narrow_screen_has_what_matters(
+    start: Callable[..., Terminal], size: tuple[int, int], columns: str, plan: str, keys: str
+):
+    """Columns fall away from the least telling one on, words are cut short: no line is cut in the middle of one."""
+    terminal = start(size=size)
+    terminal.shows("by tree")
+    terminal.wait(lambda: len(terminal.screen) == size[0])
+    screen = terminal.screen
+    assert max(map(cell_len, screen)) <= size[1]
+    assert re.fullmatch(plan + r"(, \d+ not acknowledged)?", screen[1])
+    (headings,) = (line for line in screen if line.startswith("pool "))
+    assert headings.split() == columns.split()
+    (first,) = (line for line in screen if line.startswith("global "))
+    assert len(first.split()) == len(headings.split())
+    assert screen[-1].endswith(keys)
+
+
+def test_screen_follows_the_size_of_the_terminal(start: Callable[..., Terminal]):
+    """Smaller, larger, within a moment, without a key; nothing of the larger picture is left."""
+    terminal = start(size=(24, 80))
+    terminal.shows("by tree")
+    for rows, width in ((20, 60), (40, 160), (8, 40), (24, 80)):
+        fcntl.ioctl(terminal.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, width, 0, 0))
+
+        def fits(rows: int = rows, width: int = width) -> bool:
+            newest = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.output.rpartition("\x1b[H")[2]).split(
+                "\r\n"
+            )
+            # Each line is written to its end, over what was there.
+            return len(newest) == rows and {cell_len(line) for line in newest} == {width}
+
+        terminal.wait(fits)
+    terminal.press("q")
+    assert terminal.ends() == Exit.DONE
+
+
+def test_exported_size_does_not_hold_it(start: Callable[..., Terminal]):
+    """A shell may have exported the size that the terminal had once."""
+    terminal = start(size=(20, 60), COLUMNS="132", LINES="50")
+    terminal.shows("by tree")
+    terminal.wait(lambda: len(terminal.screen) == 20)
+    assert max(map(cell_len, terminal.screen)) <= 60
+
+
+def test_columns_stay_while_one_scrolls(start: Callable[..., Terminal]):
+    """They go by the names of all pools, not by those on the screen."""
+    terminal = start(size=(8, 60))
+    terminal.shows("1-1 of 5")
+    before = [line for line in terminal.screen if line.startswith("pool ")]
+    terminal.press("G")
+    terminal.shows("5-5 of 5")
+    assert [line for line in terminal.screen if line.startswith("pool ")] == before
 
 
 def test_no_color_means_none(start: Callable[..., Terminal]):
