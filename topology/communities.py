@@ -2,7 +2,8 @@
 
 Two endpoints belong together when the traffic between them is much of what
 either does. How dense a community must be does not depend on how large the rest of
-the network is, once there is a rest. Shared services are set aside first.
+the network is, once there is a rest. Where there are enough endpoints, the shortest description
+of the traffic then decides who belongs where. Shared services are set aside first.
 """
 
 from __future__ import annotations
@@ -108,6 +109,8 @@ def find_communities(
                        then the density asked of a community stays as the network grows. On a small
                        network, without ``start``, that is one of several, of which the one counts
                        whose communities describe the traffic in the fewest bits (``map_equation``).
+                       From 100 endpoints on those bits have the last word on each endpoint, and from
+                       ``start`` the only one.
     start :            shape (n,), labels to start from, such as ``labels_to_start_from`` the last
                        result: faster, and nearer to it. None starts from single endpoints.
 
