@@ -97,7 +97,11 @@ def _http(_request: Request, error: Exception) -> ProblemResponse:
 def _invalid(_request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     faults: list[str] = []
-    for fault in error.errors():
+    found = error.errors()
+    for fault in found:
+        if fault["type"] == "too_short" and any(_below(other["loc"], fault["loc"]) for other in found):
+            # What is wrong in a list is left out before it is counted.
+            continue
         if fault["type"] == "json_invalid":
             # Its location is a character's number, which is no path.
             faults.append(f"body must be JSON, got an error at character {fault['loc'][-1]}")
@@ -105,6 +109,11 @@ def _invalid(_request: Request, error: Exception) -> ProblemResponse:
             faults += fault_lines([fault], {"body": error.body})
     faults = list(dict.fromkeys(faults))
     return problem(422, faults[0], faults if len(faults) > 1 else None)
+
+
+def _below(place: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    """Whether one place in a body is within another."""
+    return len(place) > len(other) and place[: len(other)] == other
 
 
 def _unknown_group(_request: Request, error: Exception) -> ProblemResponse:
