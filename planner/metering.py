@@ -54,7 +54,8 @@ def switch_shares(
     packets of somebody new pass there.
     What a switch out of reach holds is left to it: it is told the least that it may enforce, and the others share
     what its pools have besides the most. Where that leaves less than ``floor_bps`` for each of them, they have
-    the floor (of a small grant half an equal part), so a pool may then be above its grant by so much.
+    the floor (of a small grant half an equal part), so a pool may then be above its grant by so much. Where that leaves
+    a group less on a switch than its users have there, they are cut with it.
     """
     e = structure.entries
     share = np.zeros(len(e.pool), np.int64)
@@ -78,6 +79,25 @@ def switch_shares(
         above = e.parent[rows]
         has = above >= 0
         np.add.at(given, above[has], share[rows][has])
+    return share if held is None else _fitted(structure, share, mine & free)
+
+
+def _fitted(structure: Structure, share_bps: I64, free: Bool) -> I64:
+    """Shares cut in proportion to what the meter behind them has, from above.
+
+    Grants know nothing of what is held: what other switches leave of a group may be less than its users have here.
+    """
+    e, share = structure.entries, share_bps.copy()
+    for level in reversed(BOTTOM_UP):
+        rows = np.flatnonzero(free & (e.parent >= 0) & (structure.level[e.pool] == level))
+        above = e.parent[rows]
+        below = np.zeros(len(share), np.int64)
+        np.add.at(below, above, share[rows])
+        over = below[above] > share[above]
+        rows, above = rows[over], above[over]
+        # A hair less, so that rounding never makes the parts more than the whole.
+        part = share[above] / below[above] * (1 - 2.0**-48)
+        share[rows] = np.floor(share[rows] * part).astype(np.int64)
     return share
 
 

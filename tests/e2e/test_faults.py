@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
 from mininet_scenarios.readback import Meters, read_meters
 from tests.e2e.bad_channel import BadChannel, Fault, bad_channel
-from tests.e2e.conftest import Scenario, wait_until
+from tests.e2e.conftest import Scenario, free_port, wait_until
 from tests.e2e.lab import EDGES, Lab, open_lab
 from tests.e2e.readings import flows, ofctl
 from tests.e2e.streams import Stream, udp
@@ -26,6 +28,8 @@ FAULT_S = 4.0
 #: A buffer of changes takes so long to arrive over a slow channel, and a reading is so late.
 CHANGE_S = 0.5
 CREW_MBPS = 9
+#: What a meter has that is left nothing.
+FLOOR_MBPS = 0.064
 CHANGES = {
     "groups": {"crew": {"members": ["anna", "ben", "david"], "ceiling_mbps": CREW_MBPS}},
     # Nobody moves group, so the meters that are wanted stay the same ones.
@@ -55,6 +59,25 @@ def lab(shared_scenario: Scenario, channel: BadChannel) -> Iterator[Lab]:
     with udp(lab.net, STEADY):
         wait_until(lambda: lab.user("anna")["up"]["grant_bps"] > 6e6, 20, "anna to have most of the group's")
         yield lab
+
+
+#: Where the group's users are.
+CREWS = ("edge1", "edge2")
+
+
+@contextmanager
+def cut_off(lab: Lab, switch: str) -> Iterator[None]:
+    """One switch calls where nobody answers, while the block runs; its data plane goes on."""
+
+    def call(port: int) -> None:
+        command = ["ovs-vsctl", "--timeout=20", "set-controller", lab.net.bridge(switch)]
+        subprocess.run([*command, f"tcp:127.0.0.1:{port}"], check=True, timeout=30)
+
+    call(free_port())
+    try:
+        yield
+    finally:
+        call(lab.scenario.switch_port)
 
 
 @dataclass
@@ -117,6 +140,20 @@ class Watch:
                     n_checked += 1
         assert n_checked
 
+    def check_sum_over_switches(self, path: str, at: Sequence[str]) -> None:
+        """The pool's meters on all these switches together never have more than its ceiling."""
+        sums = []
+        for direction in ("up", "down"):
+            rates = [
+                [self._by_pool(edge, meters)[path, direction] for _, meters in self.seen[edge]] for edge in at
+            ]
+            # Switches are read in turn. What one had before and after another was read it had then.
+            for before, after in pairwise(zip(*rates, strict=False)):
+                sums.append(sum(map(min, before, after)))
+        assert max(sums) <= (CREW_MBPS + FLOOR_MBPS) * 1e3
+        # The test means something only if there is a ceiling to be reached.
+        assert max(sums) > 0.9 * CREW_MBPS * 1e3
+
     def rates_of(self, edge: str, pool: str) -> set[int]:
         """Every rate that a pool's upload meter was seen with."""
         return {self._by_pool(edge, meters)[pool, "up"] for _, meters in list(self.seen[edge])}
@@ -152,6 +189,32 @@ def test_no_meter_is_lost_and_no_sum_exceeded(
     # TCP loses no single message. Where something else does, a decrease may be missing until the next read-back.
     if fault is not Fault.LOSSY:
         watch.check_sums()
+        watch.check_sum_over_switches(user.rpartition("/")[0], CREWS)
+
+
+def test_the_share_of_a_switch_that_is_cut_off_is_given_to_nobody_until_it_is_back(lab: Lab) -> None:
+    """Its meters stay, and with what the others are given they never sum to more than the group may have."""
+    watch, crew = Watch(lab), lab.path("anna").rpartition("/")[0]
+    meter = lab.meter("edge1", crew, "up")
+
+    def rate() -> int:
+        return read_meters(lab.net.bridge("edge1"))[meter][0]
+
+    wait_until(lambda: rate() > 0.7e3 * CREW_MBPS, 20, "anna's switch to have most of the group's")
+    with watch.going_on():
+        with cut_off(lab, "edge1"):
+            before = rate()
+            with udp(lab.net, DAVIDS):
+                wait_until(lambda: (lab.user("david")["up"]["offered_bps"] or 0) > 9e6, 20, "david's load")
+                time.sleep(FAULT_S)
+                assert rate() == before
+        with udp(lab.net, DAVIDS):
+            wait_until(
+                lambda: max(watch.rates_of("edge2", crew)) > 0.4e3 * CREW_MBPS, 20, "david to have his part"
+            )
+        lab.in_step(REPAIR_S)
+    watch.check_none_lost()
+    watch.check_sum_over_switches(crew, CREWS)
 
 
 @pytest.mark.parametrize("fault", [Fault.NOTHING, Fault.DELAYED], ids=lambda f: f.name.lower())

@@ -14,6 +14,7 @@ from planner.config import Config
 from planner.metering import switch_shares
 from planner.policy import Override
 from planner.report import AppliedReport, NetworkReport, SwitchFacts
+from planner.snapshot import Level
 from tests.planner.networks import START, Running, mac_of, samples, small, structure_of, worlds
 from tests.planner.test_metering import decided
 from topology.network import Host, Link, Port
@@ -185,7 +186,9 @@ def test_a_connected_switch_that_does_not_answer_keeps_its_share_too(pair: Pair,
 @settings(max_examples=150, deadline=None)
 @given(worlds(), st.integers(0, 1000))
 def test_free_shares_and_held_ones_fit_the_grant_together(world, seed: int):
-    """Whatever is held on whichever switches: the rest of a pool is shared, to the bit/s, but for the floor."""
+    """Whatever is held on whichever switches: the others share the rest, but for the floor, and on no switch have
+    those below a pool more than it has there.
+    """
     config, report, groups = world
     s = structure_of(config, report, groups)
     grants, demand = decided(s, seed)
@@ -197,9 +200,15 @@ def test_free_shares_and_held_ones_fit_the_grant_together(world, seed: int):
         share = switch_shares(s, grants[d], demand, d, floor, held)
         mine = e.direction == d
         assert (share[mine & (most != FREE)] == held.told_bps[mine & (most != FREE)]).all()
+        below = np.zeros(len(e.pool), np.int64)
+        on = np.flatnonzero(mine & (most == FREE) & (e.parent >= 0))
+        np.add.at(below, e.parent[on], share[on])
+        assert (below <= share).all()
         for pool in np.unique(e.pool[mine]):
             free, kept = (mine & (e.pool == pool) & is_so for is_so in (most == FREE, most != FREE))
             if free.any():
                 rest = grants[d][pool] - most[kept].sum()
                 least = min(int(floor), int(grants[d][pool] / (2 * (free | kept).sum()))) * free.sum()
-                assert share[free].sum() == (max(rest, least) if kept.any() else rest)
+                assert share[free].sum() <= (max(rest, least) if kept.any() else rest)
+                if s.level[pool] == Level.REGION:
+                    assert share[free].sum() == (max(rest, least) if kept.any() else rest)
