@@ -19,6 +19,7 @@ from allocation.links import Paths, limit_to_links
 from allocation.tree import PoolTree, Sharing
 from forecasting.burstiness import BURSTY, VARYING
 from forecasting.forecast import Forecast
+from forecasting.quantiles import nearest
 from planner.away import HeldShares
 from planner.config import Allocation as AllocationConfig
 from planner.config import Buffer
@@ -76,8 +77,8 @@ def decide(
     """
     n = len(s.path)
     curve = forecast.peak_curve().astype(np.float64).reshape(2, n, -1)
-    p50 = forecast.peak(0.5).astype(np.float64).reshape(2, n)
-    p90 = forecast.peak(0.9).astype(np.float64).reshape(2, n)
+    # Copies: views would keep the whole curve alive for as long as the snapshot.
+    p50, p90 = (curve[:, :, nearest(forecast.quantile, level)].copy() for level in (0.5, 0.9))
     allocations = []
     grant = np.empty((2, n), np.int64)
     share = np.zeros(len(s.entries.pool), np.int64)
@@ -88,6 +89,8 @@ def decide(
         reserve = _reserve(settings.buffer, s, curve[d], forecast.quantile, p50[d], kind, d)
         if asked is not None:
             reserve += asked.reserve_bps(s.parent, d)
+        # By ``leaf_class`` and not by the tree's own priority, which ranks siblings only: a first-class user comes
+        # first also beside the groups of others.
         share_out = partial(
             allocate_by_forecast, quantile=forecast.quantile, demand_bps=demand, use_bps=use, reserve_bps=reserve,
             fair_part=settings.fair_part, leaf_class=s.priority[tree.leaves],
