@@ -39,6 +39,7 @@ from planner.modes import Publication, Stance, canary_regions, max_age_s
 from planner.observation import NewestSamples, Observed
 from planner.plan import Plan
 from planner.policy import Policies
+from planner.pool_rows import ROOT
 from planner.prediction import Prediction
 from planner.rates import RateHistory, RateSources
 from planner.record import RateRecord
@@ -48,7 +49,7 @@ from planner.report import AppliedReport, NetworkReport
 from planner.requests import Requests, StandbyReport, standby_report
 from planner.shapes import Shapes
 from planner.snapshot import Health, Level, NotThere, PoolForecast, Pools, Snapshot, UnknownGroup
-from planner.structure import ROOT, Structure, build, repriced
+from planner.structure import Structure, build, repriced
 from planner.summary import Tally
 from telemetry.rows import SampleRows, rows_of
 from telemetry.samples import SampleBatch

@@ -14,8 +14,9 @@ from allocation.shares import split
 from planner.away import FREE, HeldShares
 from planner.config import Allocation
 from planner.plan import MeterTable
+from planner.pool_rows import BOTTOM_UP
 from planner.snapshot import Level
-from planner.structure import BOTTOM_UP, Structure
+from planner.structure import Structure
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from planner.pool_rows import BOTTOM_UP
 from planner.snapshot import Level
-from planner.structure import BOTTOM_UP, Structure
+from planner.structure import Structure
 from telemetry.samples import CENSORED, GAP, SampleBatch
 
 F64 = npt.NDArray[np.float64]

@@ -21,8 +21,9 @@ from forecasting.baselines import auto_bandwidth
 from planner.config import Config
 from planner.history import DemandHistory
 from planner.observation import Observed
+from planner.pool_rows import BOTTOM_UP
 from planner.snapshot import Level
-from planner.structure import BOTTOM_UP, Structure
+from planner.structure import Structure
 from telemetry.samples import DIRECTIONS
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from planner.config_remediation import Congestion
 from planner.explain import Decided
+from planner.pool_rows import BOTTOM_UP
 from planner.remediation.steps import Signal
 from planner.remediation.troubles import Key
 from planner.snapshot import Level
-from planner.structure import BOTTOM_UP, Structure
+from planner.structure import Structure
 from telemetry.samples import DOWN, GAP, UP, SampleBatch
 
 F64 = npt.NDArray[np.float64]
