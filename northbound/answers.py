@@ -187,10 +187,10 @@ class Summary(BaseModel):
 
 
 class Written(Answer):
-    """A write that is stored. The next plan follows it."""
+    """A write that is stored, and what it said. The next plan follows it; GET /groups/{groupID} then shows the whole."""
 
     id: str
     members: list[str] | None = Field(default=None, description="null where the write was not about them")
-    guarantee_bps: BothRates | None = None
-    ceiling_bps: BothRates | None = None
-    weight: float | None = None
+    guarantee_bps: BothRates | None = Field(default=None, description="null: left as it is")
+    ceiling_bps: BothRates | None = Field(default=None, description="null: left as it is")
+    weight: float | None = Field(default=None, description="null: left as it is")

@@ -93,7 +93,8 @@ def demand_router(operations: Operations) -> APIRouter:
         missing = [one for one in body.wanted_s or () if one not in known]
         if missing:
             offered = ", ".join(f"{one:g}" for one in known)
-            return problems.problem(422, f"body.horizons_s must be of {offered}, got {missing[0]:g}")
+            name = "horizons_s" if body.horizon_s is None else "horizon_s"
+            return problems.problem(422, f"body.{name} must be of {offered}, got {missing[0]:g}")
         rows = np.flatnonzero(np.isin(known, body.wanted_s or known))
         made = {
             "horizon_s": [known[row] for row in rows],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -89,13 +90,28 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def _http(_request: Request, error: Exception) -> ProblemResponse:
+def _http(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, str(error.detail), headers=error.headers)
+    title = str(error.detail)
+    # The router's own two say nothing of what was asked.
+    if title == HTTPStatus.NOT_FOUND.phrase:
+        title = f"path must be one of /openapi.json, got {_shown(request.url.path)}"
+    elif title == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
+        path = _shown(request.url.path)
+        title = f"method must be one that /openapi.json has for {path}, got {_shown(request.method)}"
+    return problem(error.status_code, title, headers=error.headers)
 
 
-def _invalid(_request: Request, error: Exception) -> ProblemResponse:
+def _shown(value: str) -> str:
+    return repr(value[:100])
+
+
+def _invalid(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
+    if isinstance(error.body, bytes):
+        # FastAPI parses no body that is not called JSON, as by curl -d without a header.
+        media_type = request.headers.get("content-type", "")
+        return problem(415, f"Content-Type must be application/json, got {_shown(media_type)}")
     faults: list[str] = []
     found = error.errors()
     for fault in found:

@@ -47,6 +47,8 @@ def _describe(operation: dict[str, Any], method: str, path: str) -> None:
     statuses = {400, 401, 403, 404, 421, 429, 503}
     if method not in ("get", "head"):
         statuses |= {408, 413, 422}
+    if "requestBody" in operation:
+        statuses |= {415}
     for status, answer in problems.documented(*statuses).items():
         operation.setdefault("responses", {}).setdefault(str(status), answer)
 

@@ -265,6 +265,28 @@ def test_other_errors_are_problems_too(ask: Ask, method: str, path: str, code: i
     assert is_problem(response)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "title"),
+    [
+        ("GET", "/nowhere", "path must be one of /openapi.json, got '/nowhere'"),
+        ("PATCH", "/plan", "method must be one that /openapi.json has for '/plan', got 'PATCH'"),
+    ],
+)
+def test_wrong_path_or_method_is_told_back(ask: Ask, method: str, path: str, title: str):
+    """Who mistyped a path learns which, and where the right ones are."""
+    assert ask(method, path).json()["title"] == title
+
+
+@pytest.mark.parametrize("media_type", ["application/x-www-form-urlencoded", "text/plain", ""])
+def test_body_that_is_not_called_json_is_told_so(ask: Ask, operations: FakeOperations, media_type: str):
+    """``curl -d`` without a header calls its body a form: the answer names the header that is missing."""
+    headers = {"Content-Type": media_type} if media_type else {}
+    response = ask("PUT", "/groups/g1/bandwidth", content=b'{"weight": 3}', headers=headers)
+    assert (response.status_code, is_problem(response)) == (415, True)
+    assert response.json()["title"] == f"Content-Type must be application/json, got {media_type!r}"
+    assert operations.written == []
+
+
 def test_failure_inside_is_a_problem_without_its_insides(ask: Ask, operations: FakeOperations):
     """A fault of ours is said to be one; where it lies is for the log."""
     operations.snapshot = replace(operations.snapshot, pools="none")  # type: ignore[arg-type]
