@@ -244,11 +244,11 @@ ACTS = st.one_of(
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(st.lists(ACTS, min_size=10, max_size=60))
+@given(st.lists(ACTS, min_size=20, max_size=60))
 def test_a_pools_parts_fit_its_grant_whoever_is_cut_off(monkeypatch, acts):
     """Connections are lost and reset at any message, plans and reports come late, load moves: at every moment all
     meters of a pool together fit what it was granted. When all is whole again every switch follows the plan.
