@@ -22,6 +22,7 @@ from planner.snapshot import Operations, Refused
 
 #: The second name is for those who are used to it.
 PARAMETERS: Final = ("dryRun", "dry_run")
+_NAMES: Final = frozenset(name.lower() for name in PARAMETERS)
 MAX_CHANGES: Final = 10_000
 _WRITES: Final = (
     ("POST", "/groups/create"),
@@ -129,7 +130,8 @@ class Rehearsing:
 def _asked(scope: Scope) -> bool | ProblemResponse:
     """Whether a dry run is asked for, or why that cannot be told."""
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    values = {value.lower() for name, value in query if name in PARAMETERS}
+    # In any spelling: what was meant as a trial must not be made.
+    values = {value.lower() for name, value in query if name.lower().replace("-", "_") in _NAMES}
     if not values <= {"true", "false", "1", "0"} or len(values) > 1:
         return problem(422, f"query.dryRun must be true or false, got {', '.join(sorted(values))[:40]!r}")
     return bool(values & {"true", "1"})

@@ -166,6 +166,8 @@ class FakeEvents:
         return report
 
     def withdraw(self, event_id: str) -> None:
+        if self.imports.remove(event_id):
+            return
         kept = tuple(one for one in self.shown.events if one.event.id != event_id)
         if len(kept) == len(self.shown.events):
             raise NotThere(f"eventID must be the id of an event, got {event_id!r}")
@@ -424,7 +426,7 @@ class FakeOperations:
         if any(group.id == group_id for group in self.snapshot.groups):
             raise Refused(f"id must be new, got {group_id!r}, which exists")
         for member in members:
-            if member not in ("anna", "ben"):
+            if member not in ("anna", "ben", "carla"):
                 raise Refused(f"members must be users, got {member!r}")
         group = GroupView(
             group_id, "operator", "active", members, NOW, "asked for by an operator",

@@ -99,7 +99,7 @@ def test_shape_is_changed_only_as_it_was_read(ask: Ask):
 def test_dry_run_tells_the_meters_and_changes_nothing(ask: Ask, operations: FakeOperations):
     """Of a boost, of a group that goes, and of a refusal; under both names of the parameter."""
     before = operations.running.planner.snapshot
-    for name in ("dryRun", "dry_run"):
+    for name in ("dryRun", "dry_run", "dryrun", "dry-run"):
         tried = ask("POST", f"/boosts?{name}=true", json={**BOOST, "guarantee_mbps": 19})
         assert tried.status_code == 200
         assert tried.json()["dry_run"] is True
