@@ -104,9 +104,7 @@ def serve(users: int, directory: Path) -> None:
     process.start()
     try:
         sockets = listen("127.0.0.1", 0), listen("127.0.0.1", 0)
-        run_to_end(
-            served(process, config, token, *sockets, parent_pid=os.getppid(), security=security)
-        )
+        run_to_end(served(process, config, token, *sockets, parent_pid=os.getppid(), security=security))
     finally:
         stop.set()
         process.stop()

@@ -77,18 +77,7 @@ class Span:
     """The range of time that a request asks for."""
 
     def __init__(
-        self,
-        start: Annotated[Moment, Query(description="epoch seconds; absent: history_s before the end")] = None,
-        end: Annotated[Moment, Query(description="epoch seconds; absent: now")] = None,
-        resolution_s: Annotated[
-            float | None,
-            Query(
-                ge=1, le=7 * 86400, allow_inf_nan=False, description="seconds to a point; absent: the finest"
-            ),
-        ] = None,
-        history_s: Annotated[
-            float | None, Query(gt=0, le=MAX_SPAN_S, description="instead of a start: seconds before the end")
-        ] = None,
+        self, start: float | None, end: float | None, resolution_s: float | None, history_s: float | None
     ) -> None:
         self._start, self._end, self._history_s = start, end, history_s
         self.resolution_s = resolution_s
@@ -116,6 +105,21 @@ class Span:
         return start, end
 
 
+# Async although it waits for nothing: for any other dependency the framework changes threads.
+async def _span(
+    start: Annotated[Moment, Query(description="epoch seconds; absent: history_s before the end")] = None,
+    end: Annotated[Moment, Query(description="epoch seconds; absent: now")] = None,
+    resolution_s: Annotated[
+        float | None,
+        Query(ge=1, le=7 * 86400, allow_inf_nan=False, description="seconds to a point; absent: the finest"),
+    ] = None,
+    history_s: Annotated[
+        float | None, Query(gt=0, le=MAX_SPAN_S, description="instead of a start: seconds before the end")
+    ] = None,
+) -> Span:
+    return Span(start, end, resolution_s, history_s)
+
+
 def metrics_router(operations: Operations, now: Callable[[], float]) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["metrics"], responses=problems.documented(421, 422))
@@ -128,7 +132,7 @@ def metrics_router(operations: Operations, now: Callable[[], float]) -> APIRoute
     @router.get("/metrics/global", response_model=GlobalMetrics, responses=UNCHANGED)
     async def global_metrics(
         request: Request,
-        span: Annotated[Span, Depends()],
+        span: Annotated[Span, Depends(_span)],
         level: Annotated[answers.LevelName | None, Query(description="only this level")] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="pools on a page")] = 1000,
         offset: Annotated[int, Query(ge=0, le=10**9, description="pools before the page")] = 0,
@@ -150,17 +154,17 @@ def metrics_router(operations: Operations, now: Callable[[], float]) -> APIRoute
 
     # The others are not async: the planner may have to read its store.
     @router.get("/metrics/region/{region}", response_model=PoolMetrics, responses=problems.documented(404))
-    def region_metrics(region: Region, span: Annotated[Span, Depends()]) -> Response:
+    def region_metrics(region: Region, span: Annotated[Span, Depends(_span)]) -> Response:
         """One region now and in the past."""
         return _pool(operations, Level.REGION, region, past(Level.REGION, region, span))
 
     @router.get("/metrics/user/{user}", response_model=PoolMetrics, responses=problems.documented(404))
-    def user_metrics(user: User, span: Annotated[Span, Depends()]) -> Response:
+    def user_metrics(user: User, span: Annotated[Span, Depends(_span)]) -> Response:
         """One user now and in the past."""
         return _pool(operations, Level.USER, user, past(Level.USER, user, span))
 
     @router.get("/metrics/group/{groupID}", response_model=GroupMetrics, responses=problems.documented(404))
-    def group_metrics(group_id: GroupId, span: Annotated[Span, Depends()]) -> Response:
+    def group_metrics(group_id: GroupId, span: Annotated[Span, Depends(_span)]) -> Response:
         """One group now and in the past."""
         snapshot = operations.snapshot
         group = next((group for group in snapshot.groups if group.id == group_id), None)

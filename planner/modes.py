@@ -194,13 +194,17 @@ class Publication:
     def revert(self, version: int | None, now: float, reason: str) -> None:
         """Publish a kept plan again and freeze it; the one before what stands if no version is named.
 
+        A plan without meters binds nobody: it is gone back to only by name.
+
         Raises
         ------
         NotThere : if no such plan is kept.
         """
         standing = self.published.version if self._reverted_to is None else self._reverted_to
         for plan in reversed(self._kept):
-            if plan.version == version or (version is None and plan.version < standing):
+            if plan.version == version:
+                break
+            if version is None and plan.version < standing and any(map(len, plan.meters.values())):
                 break
         else:
             wanted = f"earlier than {standing}" if version is None else str(version)

@@ -219,7 +219,7 @@ class Policies:
 
         Raises
         ------
-        Refused : if there is one of that id, it is over, or a pool is not there.
+        Refused : if there is one of that id, it is over, a pool is not there, or there is no room for what is promised.
         """
         path = f"boosts.{boost.id}"
         if boost.id in self.boosts:
@@ -236,6 +236,7 @@ class Policies:
                 raise Refused(
                     f"{path}.pools must be groups that are there, got {pool.removeprefix('group:')!r}"
                 )
+        self._check_boost(path, boost)
         self.boosts = {**self.boosts, boost.id: boost}
         self._until = float("-inf")
 
@@ -256,6 +257,33 @@ class Policies:
         policy = override.over(self._group(group_id))
         for fault in self._faults(group_id, members, policy):
             raise Refused(fault)
+
+    def _check_boost(self, path: str, boost: TemporaryBoost) -> None:
+        """Whether a boost's guarantees fit beside those of all others. Raises Refused."""
+        if boost.lift.guarantee_bps is None:
+            return
+        boosted = {kind: set[str]() for kind in ("user", "region", "group")}
+        for pool in boost.pools:
+            kind, _, name = pool.partition(":")
+            boosted[kind].add(name.partition("/")[0] if kind == "user" else name)
+        for d, direction in enumerate(("up", "down")):
+            least = boost.lift.guarantee_bps[d]
+            for region in sorted(boosted["region"]):
+                if least > (capacity := self.config.regions[region].capacity_mbps.bps[d]):
+                    raise Refused(
+                        f"{path}.guarantee_mbps.{direction} must be <= the capacity {capacity / 1e6:g} of "
+                        f"regions.{region}, got {least / 1e6:g}"
+                    )
+            promised = {name: self._user(name).guarantee_bps[d] for name in self.config.users}
+            own = sum(max(least, promised.pop(name)) for name in boosted["user"])
+            own = max(own, least if boosted["group"] else 0.0)
+            others = sum(promised.values()) if boosted["user"] else 0.0
+            total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
+            if own + others > total:
+                raise Refused(
+                    f"{path}.guarantee_mbps.{direction} must leave room for the other users' guarantees of "
+                    f"{others / 1e6:g} within {total / 1e6:g}, got {own / 1e6:g} in all"
+                )
 
     def check_shape(self, shape: TrafficShape, users: Iterable[str]) -> None:
         """Whether a shape's guarantees fit beside those of all others. Raises Refused."""

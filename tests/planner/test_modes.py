@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from planner.memory import Memory
 from planner.modes import KeptPlan, Publication, Stance, canary_regions, max_age_s
 from planner.plan import Plan
+from planner.report import NetworkReport, SwitchFacts
 from planner.snapshot import NotThere, Refused
 from tests.planner.networks import PLACES, Running, small
 
@@ -133,6 +134,27 @@ def test_revert_goes_further_back_each_time(running: Running):
     assert publication(running).published.time == kept[1].time
     publication(running).unfreeze(running.now)
     assert running.tick().time == running.now
+
+
+def test_revert_passes_over_plans_that_bind_nobody():
+    """One from before anybody was seen is gone back to by its number only."""
+    running = Running(small(allocation={"dead_band": 0.0, "keep_every_s": 0}))
+    # A switch that only forwards is there first.
+    running.planner.report(NetworkReport("speaker", 1, {0x1: SwitchFacts(12, 1000, "fake")}))
+    running.tick()
+    running.offered = dict.fromkeys(PLACES, 2e6)
+    running.connect(version=2)
+    running.tick(count=3)
+    modes = publication(running)
+    meters_of = {plan.version: sum(map(len, plan.meters.values())) for plan in modes.past}
+    first = min(version for version, n_meters in meters_of.items() if n_meters)
+    bare = min(meters_of)
+    assert bare < first
+    modes.revert(first, running.now, "")
+    with pytest.raises(NotThere, match=f"got earlier than {first}"):
+        modes.revert(None, running.now, "")
+    modes.revert(bare, running.now, "")
+    assert not any(map(len, modes.published.meters.values()))
 
 
 def test_plan_that_is_not_kept_cannot_come_back(running: Running):

@@ -203,6 +203,14 @@ def test_override_stands_above_policies_and_a_boost_above_that():
         ({"pools": ("region:north",)}, "boosts.b.pools must be regions of the configuration, got 'north'"),
         ({"pools": ("group:gone",)}, "boosts.b.pools must be groups that are there, got 'gone'"),
         ({"id": "a"}, "boosts.a must be a new id, got one that exists"),
+        (
+            {"lift": Lift(guarantee_bps=(5e9, 1e6))},
+            "boosts.b.guarantee_mbps.up must leave room for the other users' guarantees of 4 within 60, got 5000 in all",
+        ),
+        (
+            {"pools": ("region:east",), "lift": Lift(guarantee_bps=(1e6, 5e9))},
+            "boosts.b.guarantee_mbps.down must be <= the capacity 36 of regions.east, got 5000",
+        ),
     ],
 )
 def test_wrong_boost_is_refused(boost: dict[str, Any], line: str):
