@@ -233,7 +233,7 @@ def test_another_site_cannot_log_a_browser_in(guarded: Guarded):
     """Nor with a form, whose body is no JSON."""
     text = guarded.token("read")
     assert guarded.log_in(text, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert guarded.ask("POST", "/session", None, data={"token": text}).status_code == 422
+    assert guarded.ask("POST", "/session", None, data={"token": text}).status_code == 415
 
 
 def test_cookie_that_was_changed_or_made_elsewhere_is_refused(guarded: Guarded, tmp_path: Path):
