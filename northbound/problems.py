@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -95,10 +96,11 @@ def _http(request: Request, error: Exception) -> ProblemResponse:
     title = str(error.detail)
     # The router's own two say nothing of what was asked.
     if title == HTTPStatus.NOT_FOUND.phrase:
-        title = f"path must be one of /openapi.json, got {_shown(request.url.path)}"
+        # Quoted: what a stranger made up is shown in no form that a browser could take for a page.
+        title = f"path must be one of /openapi.json, got {_shown(quote(request.url.path))}"
     elif title == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
-        path = _shown(request.url.path)
-        title = f"method must be one that /openapi.json has for {path}, got {_shown(request.method)}"
+        # Without the path: a pseudonym in it stands there as the user by now.
+        title = f"method must be one that /openapi.json has for this path, got {_shown(quote(request.method))}"
     return problem(error.status_code, title, headers=error.headers)
 
 

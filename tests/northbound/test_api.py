@@ -269,7 +269,7 @@ def test_other_errors_are_problems_too(ask: Ask, method: str, path: str, code: i
     ("method", "path", "title"),
     [
         ("GET", "/nowhere", "path must be one of /openapi.json, got '/nowhere'"),
-        ("PATCH", "/plan", "method must be one that /openapi.json has for '/plan', got 'PATCH'"),
+        ("PATCH", "/plan", "method must be one that /openapi.json has for this path, got 'PATCH'"),
     ],
 )
 def test_wrong_path_or_method_is_told_back(ask: Ask, method: str, path: str, title: str):

@@ -19,7 +19,7 @@ USERS = frozenset({1, 2, 3, 4})
 REPAIR_S = 10.0
 MANY = settings(
     deadline=None,
-    max_examples=80,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 DELAYS = st.floats(0.01, 12)
