@@ -100,7 +100,9 @@ def _http(request: Request, error: Exception) -> ProblemResponse:
         title = f"path must be one of /openapi.json, got {_shown(quote(request.url.path))}"
     elif title == HTTPStatus.METHOD_NOT_ALLOWED.phrase:
         # Without the path: a pseudonym in it stands there as the user by now.
-        title = f"method must be one that /openapi.json has for this path, got {_shown(quote(request.method))}"
+        title = (
+            f"method must be one that /openapi.json has for this path, got {_shown(quote(request.method))}"
+        )
     return problem(error.status_code, title, headers=error.headers)
 
 
