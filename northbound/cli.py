@@ -47,9 +47,9 @@ from northbound.cli_shared import (
     asks_planner,
     examples,
     faults_told,
-    page_line,
     progress,
     show,
+    show_page,
     stop,
 )
 from northbound.cli_status import status
@@ -194,12 +194,7 @@ def summary(
     planner: Remote, limit: LimitOption = 10_000, offset: OffsetOption = 0, as_json: JsonOption = False
 ) -> None:
     """Offered, forecast, granted and measured so far, and what simpler schemes would have given."""
-
-    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
-        yield from _summary_parts(answer)
-        yield from page_line(answer, "pools")
-
-    show(planner.get("/summary", {"limit": limit, "offset": offset}), as_json, parts)
+    show_page(planner, "/summary", {"limit": limit, "offset": offset}, as_json, _summary_parts, "pools")
 
 
 @app.command(epilog=examples("pools --level region", "pools --level user --limit 100 --offset 200"))

@@ -24,6 +24,7 @@ from northbound.cli_shared import (
     lists,
     page_line,
     show,
+    show_page,
     stop,
 )
 from northbound.tables import MISSING, moment
@@ -123,12 +124,7 @@ def end(
 
 def boosts(planner: Remote, as_json: bool, query: dict[str, Any] | None = None) -> None:
     """Show what ``GET /boosts`` answers."""
-
-    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
-        yield from _boosts(answer)
-        yield from page_line(answer, "boosts")
-
-    show(planner.get("/boosts", query), as_json, parts)
+    show_page(planner, "/boosts", query, as_json, _boosts, "boosts")
 
 
 @asks_planner

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 import typer
-from rich.console import RenderableType
 
 from northbound import tables
 from northbound.cli_completion import event_ids, scopes
@@ -25,8 +24,8 @@ from northbound.cli_shared import (
     asks_planner,
     examples,
     lists,
-    page_line,
     show,
+    show_page,
     stop,
 )
 from northbound.tables import moment
@@ -80,11 +79,7 @@ def list_events(
 
 
 def _list(planner: Remote, as_json: bool, query: dict[str, Any] | None = None) -> None:
-    def parts(answer: dict[str, Any]) -> Iterator[RenderableType]:
-        yield from tables.events(answer)
-        yield from page_line(answer, "events")
-
-    show(planner.get("/events", query), as_json, parts)
+    show_page(planner, "/events", query, as_json, tables.events, "events")
 
 
 @app.command(

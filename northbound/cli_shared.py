@@ -187,6 +187,23 @@ def show(
         screen.print(part, soft_wrap=isinstance(part, str))
 
 
+def show_page(
+    planner: Remote,
+    path: str,
+    query: dict[str, Any] | None,
+    as_json: bool,
+    parts: Callable[[dict[str, Any]], Iterable[RenderableType]],
+    name: str,
+) -> None:
+    """Show one page of a list, and below it which of the entries in ``name`` these are."""
+
+    def with_line(answer: dict[str, Any]) -> Iterator[RenderableType]:
+        yield from parts(answer)
+        yield from page_line(answer, name)
+
+    show(planner.get(path, query), as_json, with_line)
+
+
 def page_line(answer: dict[str, Any], name: str) -> Iterator[str]:
     """Which entries of a list these are, where they are not all."""
     shown = len(answer[name])

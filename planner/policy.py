@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -274,16 +274,12 @@ class Policies:
                         f"{path}.guarantee_mbps.{direction} must be <= the capacity {capacity / 1e6:g} of "
                         f"regions.{region}, got {least / 1e6:g}"
                     )
-            promised = {name: self._user(name).guarantee_bps[d] for name in self.config.users}
-            own = sum(max(least, promised.pop(name)) for name in boosted["user"])
+            own = sum(max(least, self._user(name).guarantee_bps[d]) for name in boosted["user"])
             own = max(own, least if boosted["group"] else 0.0)
-            others = sum(promised.values()) if boosted["user"] else 0.0
-            total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
-            if own + others > total:
-                raise Refused(
-                    f"{path}.guarantee_mbps.{direction} must leave room for the other users' guarantees of "
-                    f"{others / 1e6:g} within {total / 1e6:g}, got {own / 1e6:g} in all"
-                )
+            # A pool above users has their guarantees within its own.
+            besides = boosted["user"] or self.config.users
+            for fault in self._no_room(path, d, own, besides):
+                raise Refused(f"{fault} in all")
 
     def check_shape(self, shape: TrafficShape, users: Iterable[str]) -> None:
         """Whether a shape's guarantees fit beside those of all others. Raises Refused."""
@@ -291,17 +287,20 @@ class Policies:
             return
         concerned = [user for user in users if user in self.config.users]
         times = len(concerned) if shape.scope == "each" else 1
-        for d, direction in enumerate(("up", "down")):
+        for d in range(2):
             own = shape.guarantee_bps[d] * times
-            others = sum(
-                self._user(name).guarantee_bps[d] for name in self.config.users if name not in concerned
+            for fault in self._no_room(f"trafficShapes.{shape.id}", d, own, concerned):
+                raise Refused(f"{fault} in all")
+
+    def _no_room(self, path: str, d: int, own_bps: float, besides: Collection[str]) -> Iterator[str]:
+        """The fault of promising so much where all users but these keep their guarantees."""
+        others = sum(self._user(name).guarantee_bps[d] for name in self.config.users if name not in besides)
+        total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
+        if own_bps + others > total:
+            yield (
+                f"{path}.guarantee_mbps.{('up', 'down')[d]} must leave room for the other users' guarantees of "
+                f"{others / 1e6:g} within {total / 1e6:g}, got {own_bps / 1e6:g}"
             )
-            total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
-            if own + others > total:
-                raise Refused(
-                    f"trafficShapes.{shape.id}.guarantee_mbps.{direction} must leave room for the other users' "
-                    f"guarantees of {others / 1e6:g} within {total / 1e6:g}, got {own / 1e6:g} in all"
-                )
 
     def _faults(self, group_id: str, members: frozenset[str], policy: PoolPolicy) -> Iterator[str]:
         path = f"groups.{group_id}"
@@ -317,15 +316,7 @@ class Policies:
                     f"{path}.ceiling_mbps.{direction} must be >= its members' guarantees, "
                     f"which sum to {own / 1e6:g}, got {ceiling / 1e6:g}"
                 )
-            others = sum(
-                self._user(name).guarantee_bps[d] for name in self.config.users if name not in members
-            )
-            total = self.config.capacity_mbps.bps[d] / self.config.allocation.frame_bits
-            if max(own, guarantee) + others > total:
-                yield (
-                    f"{path}.guarantee_mbps.{direction} must leave room for the other users' guarantees of "
-                    f"{others / 1e6:g} within {total / 1e6:g}, got {max(own, guarantee) / 1e6:g}"
-                )
+            yield from self._no_room(path, d, max(own, guarantee), members)
 
 
 def _keeping(applications: Iterable[Pool], policy: PoolPolicy) -> PoolPolicy:
