@@ -24,6 +24,37 @@ MAX_ROUNDS: Final = 10
 
 
 @numba.njit(cache=True)
+def stack_of_empty(count: I64) -> tuple[I64, int]:
+    """A stack of the communities without nodes, and how many there are. ``count`` has shape (n_nodes,)."""
+    empty = np.flatnonzero(count == 0)
+    # One place more: while a node is being moved, its own community may be empty too.
+    stack = np.empty(len(count) + 1, np.int64)
+    stack[: len(empty)] = empty
+    return stack, len(empty)
+
+
+@numba.njit(cache=True)
+def queue_neighbours(
+    indptr: npt.NDArray[np.int32],
+    indices: npt.NDArray[np.int32],
+    label: I64,
+    node: int,
+    queue: I64,
+    queued: npt.NDArray[np.bool_],
+    head: int,
+    length: int,
+) -> int:
+    """Visit a moved node's neighbours in other communities again. Returns the length of the ring ``queue``."""
+    for k in range(indptr[node], indptr[node + 1]):
+        other = indices[k]
+        if label[other] != label[node] and not queued[other]:
+            queued[other] = True
+            queue[(head + length) % len(queue)] = other
+            length += 1
+    return length
+
+
+@numba.njit(cache=True)
 def move_nodes(
     indptr: npt.NDArray[np.int32],
     indices: npt.NDArray[np.int32],
@@ -47,11 +78,7 @@ def move_nodes(
     for node in range(n_nodes):
         total[label[node]] += size[node]
         count[label[node]] += 1
-    empty = np.flatnonzero(count == 0)
-    # One place more: while a node is being moved, its own community may be empty too.
-    stack = np.empty(n_nodes + 1, np.int64)
-    stack[: len(empty)] = empty
-    n_empty = len(empty)
+    stack, n_empty = stack_of_empty(count)
     queue = order.copy()
     queued = np.ones(n_nodes, np.bool_)
     head, length = 0, n_nodes
@@ -102,12 +129,7 @@ def move_nodes(
             stack[n_empty] = own
             n_empty += 1
         label[node] = best
-        for k in range(indptr[node], indptr[node + 1]):
-            other = indices[k]
-            if label[other] != best and not queued[other]:
-                queued[other] = True
-                queue[(head + length) % n_nodes] = other
-                length += 1
+        length = queue_neighbours(indptr, indices, label, node, queue, queued, head, length)
     return moves
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from topology.local_moving import aggregate, renumber
+from topology.local_moving import aggregate, queue_neighbours, renumber, stack_of_empty
 
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
@@ -106,11 +106,7 @@ def move_nodes(
     for community in range(n_nodes):
         bits[community] = _bits(left[community], inside[community])
     all_left = left.sum()
-    empty = np.flatnonzero(count == 0)
-    # One place more: while a node is being moved, its own community may be empty too.
-    stack = np.empty(n_nodes + 1, np.int64)
-    stack[: len(empty)] = empty
-    n_empty = len(empty)
+    stack, n_empty = stack_of_empty(count)
     queue = order.copy()
     queued = np.ones(n_nodes, np.bool_)
     head, length = 0, n_nodes
@@ -172,12 +168,7 @@ def move_nodes(
             stack[n_empty] = own
             n_empty += 1
         label[node] = best
-        for k in range(indptr[node], indptr[node + 1]):
-            other = indices[k]
-            if label[other] != best and not queued[other]:
-                queued[other] = True
-                queue[(head + length) % n_nodes] = other
-                length += 1
+        length = queue_neighbours(indptr, indices, label, node, queue, queued, head, length)
     return moves
 
 
