@@ -9,16 +9,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
 
 from forecasting.history import Floats, Ints
 from forecasting.quantile_model import ModelFailed, rearranged
 from forecasting.settings import ForecastSettings
+from forecasting.windows import rows_of, starts, whole_windows
 
 #: Width of the recurrent layer and of the one that joins its end with the features.
 HIDDEN: Final = 32
@@ -86,7 +85,7 @@ class LstmQuantiles:
             raise ModelFailed(f"rows must have {wanted} columns, got {x.shape[1]}")
         result = np.empty((len(x), len(self._settings.quantiles)), np.float32)
         with self._reproducible(), self._torch.inference_mode():
-            for rows in _whole_windows(x[:, -self.sequence_steps :], PREDICT_WINDOWS):
+            for rows in whole_windows(starts(x[:, -self.sequence_steps :]), PREDICT_WINDOWS):
                 sequence, features, window_of_row = self._inputs(x[rows])
                 index = self._torch.from_numpy(window_of_row)
                 result[rows] = self._forward(sequence, features, index).numpy()
@@ -154,7 +153,7 @@ class LstmQuantiles:
             if step % per_pass == 0:
                 order = rng.permutation(n_windows)
             chosen = order[step % per_pass :: per_pass]
-            rows, index = _rows_of(chosen, first_row)
+            rows, index = rows_of(chosen, first_row)
             predicted = self._forward(sequence[chosen], features[rows], torch.from_numpy(index))
             loss = loss_of(predicted, target[rows])
             optimiser.zero_grad()
@@ -175,14 +174,14 @@ class LstmQuantiles:
     def _inputs(self, x: Floats) -> tuple[Any, Any, Ints]:
         """Each window once, shape (m, W, 2), the features, and every row's window."""
         window = x[:, -self.sequence_steps :]
-        starts = _starts(window)
-        read = np.arcsinh(window[starts])  # bursts of many levels stay in reach of the gates
+        start = starts(window)
+        read = np.arcsinh(window[start])  # bursts of many levels stay in reach of the gates
         gap = np.isnan(read)
         sequence = np.stack([np.where(gap, np.float32(0), read), ~gap], axis=2).astype(np.float32)
         features = (x[:, : -self.sequence_steps] - self._centre) / self._spread
         features = np.clip(np.nan_to_num(features, nan=0.0), -FEATURE_BOUND, FEATURE_BOUND)
         torch = self._torch
-        window_of_row = np.cumsum(starts) - 1
+        window_of_row = np.cumsum(start) - 1
         return torch.from_numpy(sequence), torch.from_numpy(features.astype(np.float32)), window_of_row
 
     @contextmanager
@@ -207,28 +206,3 @@ def _pinball(torch: Any, quantiles: tuple[float, ...]) -> Callable[[Any, Any], A
         return torch.maximum(level * error, (level - 1) * error).mean()
 
     return loss
-
-
-def _starts(window: Floats) -> npt.NDArray[np.bool_]:
-    """Where a row's window differs from the row before, shape (n,); gaps equal gaps."""
-    # Bits, not numbers: a NaN equals no NaN, and no number is worth a second comparison.
-    bits = np.ascontiguousarray(window, np.float32).view(np.uint32)
-    starts = np.ones(len(bits), np.bool_)
-    starts[1:] = (bits[1:] != bits[:-1]).any(axis=1)
-    return starts
-
-
-def _whole_windows(window: Floats, at_most: int) -> Iterator[slice]:
-    """Rows in parts of at most so many windows, none of them cut."""
-    first = np.flatnonzero(_starts(window))
-    bounds = [*first[::at_most], len(window)]
-    for start, stop in pairwise(bounds):
-        yield slice(int(start), int(stop))
-
-
-def _rows_of(chosen: Ints, first_row: Ints) -> tuple[Ints, Ints]:
-    """Rows of the chosen windows one after the other, and which of them each belongs to."""
-    size = first_row[chosen + 1] - first_row[chosen]
-    index = np.repeat(np.arange(len(chosen)), size)
-    within = np.arange(len(index)) - np.repeat(np.cumsum(size) - size, size)
-    return first_row[chosen][index] + within, index

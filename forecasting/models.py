@@ -28,6 +28,14 @@ def new_model(settings: ForecastSettings) -> QuantileModel:
         from forecasting.model_lstm import LstmQuantiles
 
         return LstmQuantiles(settings)
-    from forecasting.model_catboost import CatBoostQuantiles
+    if settings.model == "network":
+        from forecasting.model_network import NetworkQuantiles
 
-    return CatBoostQuantiles(settings)
+        return NetworkQuantiles(settings)
+    if settings.model == "catboost":
+        from forecasting.model_catboost import CatBoostQuantiles
+
+        return CatBoostQuantiles(settings)
+    from forecasting.model_ensemble import EnsembleQuantiles
+
+    return EnsembleQuantiles(settings)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: The models that ``models.new_model`` knows, the default first.
-MODELS: Final = ("catboost", "hist_gradient_boosting", "lstm")
+MODELS: Final = ("ensemble", "catboost", "network", "hist_gradient_boosting", "lstm")
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,7 +45,9 @@ class ForecastSettings:
     train_rows: int = 400_000
     #: Share of the latest rows that training leaves for the challenge, in (0, 0.5].
     holdout_share: float = 0.1
-    #: Trees per model.
+    #: ... and at most so many rows, >= 1: they judge well enough, and what is not learnt from goes stale.
+    holdout_steps: int = 1_000
+    #: Trees per model; the ensemble grows fewer where there is much to learn from.
     iterations: int = 250
     #: Depth of a tree, 1 .. 10.
     depth: int = 6
@@ -87,6 +89,7 @@ class ForecastSettings:
                 "must be >= 2 x min_history_steps",
             ),
             ("train_rows", self.train_rows >= 100, "must be >= 100"),
+            ("holdout_steps", self.holdout_steps >= 1, "must be >= 1"),
             ("holdout_share", 0 < self.holdout_share <= 0.5, "must lie in (0, 0.5]"),
             ("iterations", self.iterations >= 1, "must be >= 1"),
             ("depth", 1 <= self.depth <= 10, "must lie in 1 .. 10"),

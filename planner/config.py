@@ -160,8 +160,8 @@ class Forecasting(Block):
         min_length=3,
         description="levels of the distribution",
     )
-    model: Literal["catboost", "hist_gradient_boosting", "lstm"] = Field(
-        default="catboost", description="the global model; lstm needs the extra of that name"
+    model: Literal["ensemble", "catboost", "network", "hist_gradient_boosting", "lstm"] = Field(
+        default="ensemble", description="the global model; lstm needs the extra of that name"
     )
     min_history_steps: Annotated[int, BeforeValidator(number), Field(ge=2)] = Field(
         default=60, description="steps of history before the model may serve a series"
