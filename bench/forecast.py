@@ -448,8 +448,8 @@ def main() -> int:
     parser.add_argument(
         "--retrain-every-s",
         type=_positive,
-        default=3 * DAY_S,
-        help="train again so often, seconds (default: three days; the planner does every 15 minutes)",
+        default=604_800.0,
+        help="train again so often, seconds (default: a week; the planner does every 15 minutes)",
     )
     arguments = parser.parse_args()
     try:

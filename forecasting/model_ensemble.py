@@ -23,10 +23,9 @@ from forecasting.settings import ForecastSettings
 MANY_WINDOWS: Final = 20_000
 TREES_DIVISOR: Final = 4
 LEARNING_RATE_FACTOR: Final = 2.0
-#: The networks' share of the mean where windows abound. At so many windows it is half of that, and below so
-#: few there are none: a network learns little by heart, trees less.
-NETWORK_SHARE: Final = 2 / 3
-HALF_SHARE_WINDOWS: Final = 5_000
+#: Networks learn few windows by heart, trees less so. At this many both count alike in the mean, of many more
+#: nearly the networks alone; below the fewest there are none.
+EQUAL_WINDOWS: Final = 10_000
 FEWEST_WINDOWS: Final = 1_000
 
 
@@ -60,7 +59,7 @@ class EnsembleQuantiles:
         if n_windows >= FEWEST_WINDOWS:
             networks = NetworkQuantiles(self._settings)
             networks.fit(x, y)
-            share = NETWORK_SHARE * n_windows / (n_windows + HALF_SHARE_WINDOWS)
+            share = n_windows / (n_windows + EQUAL_WINDOWS)
         self._members = _Members(trees, networks, share)
 
     def predict(self, x: Floats) -> Floats:

@@ -42,11 +42,9 @@ class ForecastSettings:
     #: Rows of history a training looks at, counted from the latest.
     train_steps: int = 20_160
     #: Bound on training rows (series x cutoff x horizon): bounds time and memory.
-    train_rows: int = 400_000
+    train_rows: int = 800_000
     #: Share of the latest rows that training leaves for the challenge, in (0, 0.5].
     holdout_share: float = 0.1
-    #: ... and at most so many rows, >= 1: they judge well enough, and what is not learnt from goes stale.
-    holdout_steps: int = 1_000
     #: Trees per model; the ensemble grows fewer where there is much to learn from.
     iterations: int = 250
     #: Depth of a tree, 1 .. 10.
@@ -89,7 +87,6 @@ class ForecastSettings:
                 "must be >= 2 x min_history_steps",
             ),
             ("train_rows", self.train_rows >= 100, "must be >= 100"),
-            ("holdout_steps", self.holdout_steps >= 1, "must be >= 1"),
             ("holdout_share", 0 < self.holdout_share <= 0.5, "must lie in (0, 0.5]"),
             ("iterations", self.iterations >= 1, "must be >= 1"),
             ("depth", 1 <= self.depth <= 10, "must lie in 1 .. 10"),

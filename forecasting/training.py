@@ -140,7 +140,7 @@ def choose_series(level: Ints, at_most: int, seed: int = 0) -> Ints:
 def train(history: History, settings: ForecastSettings) -> TrainedModel:
     """A model of all series together, blind to the latest steps.
 
-    The latest ``settings.holdout_share`` of the rows, at most ``holdout_steps``, is left for ``challenge``.
+    The latest ``settings.holdout_share`` of the rows is left for ``challenge``.
 
     Raises
     ------
@@ -321,8 +321,7 @@ def _predict(trained: TrainedModel, drawn: Drawn, settings: ForecastSettings) ->
 
 
 def _split(history: History, settings: ForecastSettings) -> int:
-    share = round(history.n_steps * settings.holdout_share)
-    return history.n_steps - min(max(share, 1), settings.holdout_steps)
+    return history.n_steps - max(round(history.n_steps * settings.holdout_share), 1)
 
 
 def _demand(history: History, settings: ForecastSettings) -> Floats:

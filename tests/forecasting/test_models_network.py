@@ -13,13 +13,7 @@ import pytest
 from forecasting import model_network
 from forecasting.features import NAMES, SERIES_FEATURES
 from forecasting.model_catboost import CatBoostQuantiles
-from forecasting.model_ensemble import (
-    FEWEST_WINDOWS,
-    HALF_SHARE_WINDOWS,
-    MANY_WINDOWS,
-    NETWORK_SHARE,
-    EnsembleQuantiles,
-)
+from forecasting.model_ensemble import EQUAL_WINDOWS, FEWEST_WINDOWS, MANY_WINDOWS, EnsembleQuantiles
 from forecasting.model_network import NetworkQuantiles, count_windows
 from forecasting.quantile_model import ModelFailed
 from forecasting.settings import ForecastSettings
@@ -204,7 +198,7 @@ def test_few_windows_are_left_to_the_trees() -> None:
 
 @pytest.mark.parametrize("n_windows", [FEWEST_WINDOWS, MANY_WINDOWS])
 def test_the_more_windows_the_more_the_networks_say(n_windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is the members' weighted mean; the share is half its most at HALF_SHARE_WINDOWS."""
+    """The answer is the members' weighted mean; networks and trees count alike at EQUAL_WINDOWS."""
     monkeypatch.setattr(model_network, "PASSES", 1)
     x, y = rows(n_windows, 10)
     assert count_windows(x) == n_windows
@@ -212,7 +206,7 @@ def test_the_more_windows_the_more_the_networks_say(n_windows: int, monkeypatch:
     ensemble.fit(x, y)
     trees, networks, share = ensemble._trained()
     assert networks is not None
-    assert share == pytest.approx(NETWORK_SHARE / (1 + HALF_SHARE_WINDOWS / n_windows))
+    assert share == pytest.approx(1 / (1 + EQUAL_WINDOWS / n_windows))
     wanted = share * networks.predict(x) + (1 - share) * trees.predict(x)
     assert np.allclose(ensemble.predict(x), wanted, atol=1e-5)
     again = EnsembleQuantiles(SETTINGS)

@@ -21,7 +21,10 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"horizons_s": (90.0,)}, "horizons_s must be positive multiples of step_s 60"),
     ({"quantiles": (0.5, 0.5)}, "quantiles must be rising"),
     ({"quantiles": (0.5, 1.0)}, r"quantiles must lie inside \(0, 1\)"),
-    ({"model": "prophet"}, "model must be one of ensemble, catboost, network, hist_gradient_boosting, lstm, got 'prophet'"),
+    (
+        {"model": "prophet"},
+        "model must be one of ensemble, catboost, network, hist_gradient_boosting, lstm, got 'prophet'",
+    ),
     ({"min_history_steps": 65}, "min_history_steps must lie in 2 .. window_steps 64, got 65"),
     ({"holdout_share": 0.9}, "holdout_share must lie in"),
     ({"threads": 0}, "threads must be >= 1, got 0"),
