@@ -346,17 +346,23 @@ def test_phone_scrolls_in_one_direction_only(reader: Reader, page: str):
     assert page == "switch" or reader.run(wide) == 0
 
 
+def tick_of(reader: Reader) -> str | None:
+    """Which tick the page shows; looked up and read at once, since the next news replaces the element."""
+    tick: str | None = reader.run("return document.querySelector('.status')?.dataset.tick ?? null")
+    return tick
+
+
 def test_new_plan_shows_without_loading_the_page_again(reader: Reader):
     """A tick of the planner reaches the page, which keeps what the reader has done in it."""
     reader.open()
     reader.is_live()
     reader.run("window.mine = 1")
     reader.one("#filter-level").send_keys("")
-    first = reader.one(".status").get_attribute("data-tick")
+    first = tick_of(reader)
     reader.run("document.querySelector('main a.pool').focus()")
     focused = reader.run("return document.activeElement.id")
     reader.site.planner.go_on()
-    reader.wait(lambda: reader.one(".status").get_attribute("data-tick") not in (None, first), "the new tick")
+    reader.wait(lambda: tick_of(reader) not in (None, first), "the new tick")
     assert reader.run("return window.mine") == 1
     assert reader.run("return document.activeElement.id") == focused
     assert reader.complaints() == []
@@ -366,17 +372,15 @@ def test_paused_page_stands_still(reader: Reader):
     """Who compares figures can stop them; going on catches up at once."""
     reader.open()
     reader.is_live()
-    first = reader.one(".status").get_attribute("data-tick")
+    first = tick_of(reader)
     reader.click(reader.one("#live-switch"))
     heard = "window.heard = 0; document.addEventListener('htmx:confirm', () => { window.heard += 1 })"
     reader.run(heard)
     reader.site.planner.go_on()
     reader.wait(lambda: reader.run("return window.heard") > 0, "the news of a tick")
-    assert reader.one(".status").get_attribute("data-tick") == first
+    assert tick_of(reader) == first
     reader.click(reader.one("#live-switch"))
-    reader.wait(
-        lambda: reader.one(".status").get_attribute("data-tick") not in (None, first), "what was missed"
-    )
+    reader.wait(lambda: tick_of(reader) not in (None, first), "what was missed")
 
 
 def test_no_data_does_not_look_like_zero(reader: Reader):
