@@ -8,14 +8,13 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from typing import Final
-from zipfile import BadZipFile
 
 import numpy as np
 
 from forecasting.history import Floats
 from forecasting.model_catboost import CatBoostQuantiles
 from forecasting.model_network import NetworkQuantiles, count_windows
-from forecasting.quantile_model import ModelFailed, rearranged
+from forecasting.quantile_model import ModelFailed, stored_arrays
 from forecasting.settings import ForecastSettings
 
 #: Of so many windows, and beside networks, a quarter of the trees, each with twice the weight, learns as much
@@ -70,7 +69,7 @@ class EnsembleQuantiles:
         mean = networks.predict(x)
         mean *= np.float32(share)
         mean += np.float32(1 - share) * trees.predict(x)
-        return rearranged(mean)
+        return mean  # of two that do not cross, so neither does it
 
     def to_bytes(self) -> bytes:
         """The members' bytes and the share, in a zip of NumPy arrays."""
@@ -87,21 +86,17 @@ class EnsembleQuantiles:
 
     def from_bytes(self, body: bytes) -> None:
         """As the protocol says."""
-        try:
-            with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-                tree_body, network_body = (stored[name].tobytes() for name in ("trees", "networks"))
-                share = float(stored["network_share"])
-        except (ValueError, KeyError, TypeError, OSError, EOFError, AttributeError, BadZipFile) as error:
-            raise ModelFailed(f"bytes are not a stored ensemble: {error!r}") from None
-        if not 0 <= share <= 1:
-            raise ModelFailed(f"stored ensemble's network_share must lie in [0, 1], got {share!r}")
+        parts = stored_arrays(body, "a stored ensemble", "trees", "networks", "network_share")
+        share, network_body = parts["network_share"], parts["networks"].tobytes()
+        if share.shape != () or share.dtype != np.float64 or not 0 <= share <= 1:
+            raise ModelFailed(f"stored ensemble's network_share must lie in [0, 1], got {share}")
         trees = CatBoostQuantiles(self._settings)
-        trees.from_bytes(tree_body)
+        trees.from_bytes(parts["trees"].tobytes())
         networks = None
         if network_body:
             networks = NetworkQuantiles(self._settings)
             networks.from_bytes(network_body)
-        self._members = _Members(trees, networks, share)
+        self._members = _Members(trees, networks, float(share))
 
     def _trained(self) -> tuple[CatBoostQuantiles, NetworkQuantiles | None, float]:
         if self._members is None:

@@ -10,12 +10,11 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 
 from forecasting.history import Floats, Ints
-from forecasting.quantile_model import ModelFailed, rearranged
+from forecasting.quantile_model import ModelFailed, rearranged, stored_arrays
 from forecasting.settings import ForecastSettings
 from forecasting.windows import rows_of, starts, whole_windows
 
@@ -103,12 +102,8 @@ class LstmQuantiles:
 
     def from_bytes(self, body: bytes) -> None:
         """As the protocol says; every array must have the shape that the settings call for."""
-        try:
-            with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-                parts = {name: stored[name] for name in stored.files}
-            centre, spread = parts.pop(_CENTRE), parts.pop(_SPREAD)
-        except (ValueError, KeyError, TypeError, OSError, EOFError, AttributeError, BadZipFile) as error:
-            raise ModelFailed(f"bytes are not a stored LSTM: {error!r}") from None
+        parts = stored_arrays(body, "a stored LSTM", _CENTRE, _SPREAD)
+        centre, spread = parts.pop(_CENTRE), parts.pop(_SPREAD)
         if centre.ndim != 1 or centre.shape != spread.shape:
             raise ModelFailed("stored LSTM is malformed: its scales are not two rows of one length")
         net = self._new_net(len(centre))

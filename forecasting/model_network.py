@@ -17,13 +17,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 
 from forecasting.features import NAMES, SERIES_FEATURES
 from forecasting.history import Floats, Ints
-from forecasting.quantile_model import ModelFailed, rearranged
+from forecasting.quantile_model import ModelFailed, rearranged, stored_arrays
 from forecasting.settings import ForecastSettings
 from forecasting.windows import rows_of, starts
 
@@ -108,11 +107,9 @@ class NetworkQuantiles:
 
     def from_bytes(self, body: bytes) -> None:
         """As the protocol says; every array must have the shape that the settings call for."""
-        try:
-            with np.load(io.BytesIO(body), allow_pickle=False) as stored:
-                weights, centre, gain = (stored[name] for name in ("weights", "centre", "gain"))
-        except (ValueError, KeyError, TypeError, OSError, EOFError, AttributeError, BadZipFile) as error:
-            raise ModelFailed(f"bytes are not stored networks: {error!r}") from None
+        names = ("weights", "centre", "gain")
+        parts = stored_arrays(body, "stored networks", *names)
+        weights, centre, gain = (parts[name] for name in names)
         if not all(part.dtype == np.float32 and np.isfinite(part).all() for part in (weights, centre, gain)):
             raise ModelFailed("stored networks hold values that are not finite 32-bit numbers")
         if centre.ndim != 1 or centre.shape != gain.shape:
@@ -291,8 +288,7 @@ def _trained(inputs: _Inputs, y: Floats, quantiles: tuple[float, ...], rng: np.r
         if step % per_pass == 0:
             order = rng.permutation(n_windows)
         chosen = order[step % per_pass :: per_pass]
-        rows, index = rows_of(chosen, inputs.first_row)
-        _pinball_gradient(net, inputs, y, level, chosen, rows, index, gradient)
+        _pinball_gradient(net, inputs, y, level, chosen, gradient)
         adam.step(gradient, _learning_rate(step / n_steps))
     return net
 
@@ -311,10 +307,10 @@ def _new_network(inputs: _Inputs, y: Floats, level: Floats, rng: np.random.Gener
 
 
 def _pinball_gradient(
-    net: _Network, inputs: _Inputs, y: Floats, level: Floats,
-    chosen: Ints, rows: Ints, index: Ints, gradient: Floats,
-) -> None:  # fmt: skip
+    net: _Network, inputs: _Inputs, y: Floats, level: Floats, chosen: Ints, gradient: Floats
+) -> None:
     """Fill ``gradient`` with that of the mean loss over the rows of the chosen windows."""
+    rows, index = rows_of(chosen, inputs.first_row)
     window, horizon = inputs.window[chosen], inputs.horizon[rows]
     one, two, joined = net.read(window)
     join, top, predicted = net.answer(joined[index], horizon)

@@ -7,7 +7,13 @@ forecast and nothing else.
 
 from __future__ import annotations
 
-from typing import Protocol
+import io
+import zlib
+from typing import Any, Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
 
 from forecasting.history import Floats
 
@@ -39,6 +45,30 @@ class QuantileModel(Protocol):
 
     def from_bytes(self, body: bytes) -> None:
         """Become the model that these bytes hold; raises ``ModelFailed`` if they hold none."""
+
+
+def stored_arrays(body: bytes, what: str, *wanted: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that ``np.savez`` wrote, read without pickle; ``wanted`` are among them.
+
+    Raises
+    ------
+    ModelFailed : where the bytes are nothing of the kind; ``what`` says what they should be.
+    """
+    try:
+        with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+            parts = {name: stored[name] for name in (*stored.files, *wanted)}
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        EOFError,
+        AttributeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ModelFailed(f"bytes are not {what}: {error!r}") from None
+    return parts
 
 
 def rearranged(quantiles: Floats) -> Floats:

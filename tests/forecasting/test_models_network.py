@@ -73,9 +73,9 @@ def test_the_gradient_is_that_of_the_pinball_loss() -> None:
     start = model_network._new_network(inputs, y, level.astype(np.float32), rng)
     net = model_network._Network(start.weights.astype(float), start.shapes)
     chosen = np.array([5, 0, 3])
-    taken, index = rows_of(chosen, inputs.first_row)
+    taken, _ = rows_of(chosen, inputs.first_row)
     gradient = np.zeros_like(net.weights)
-    model_network._pinball_gradient(net, inputs, y, level, chosen, taken, index, gradient)
+    model_network._pinball_gradient(net, inputs, y, level, chosen, gradient)
 
     def loss(weights: np.ndarray) -> float:
         error = y[:, None] - model_network._Network(weights, net.shapes).predict(inputs).astype(float)
