@@ -192,7 +192,11 @@ class Tidegate:
         offered = np.stack([up, np.zeros_like(up)])
         entries = self._structure.entries
         return Observed(
-            offered, offered, np.zeros(offered.shape, np.bool_), offered[entries.direction, entries.pool]
+            offered,
+            offered,
+            np.zeros(offered.shape, np.bool_),
+            offered[entries.direction, entries.pool],
+            offered,
         )
 
     def _history(self, row: int, rows: int) -> History:

@@ -130,10 +130,12 @@ def _within_links(
 
 
 def _use(s: Structure, observed: Observed, d: int) -> F64:
-    """What each leaf is known to use; pools without users want nothing."""
+    """What each leaf uses, or used last as far as that is known; pools without users want nothing."""
     leaves = s.trees[d].leaves
+    offered = observed.offered_bps[d, leaves]
+    known = np.where(np.isnan(offered), observed.last_offered_bps[d, leaves], offered)
     # Where nothing was measured there is no use to protect; the forecast speaks alone.
-    use: F64 = np.nan_to_num(observed.offered_bps[d, leaves]) * s.asks[leaves]
+    use: F64 = np.nan_to_num(known) * s.asks[leaves]
     return use
 
 

@@ -155,7 +155,7 @@ class _Moved:
         at = {key: row for row, key in enumerate(old)}
         rows = np.array([at.get(key, -1) for key in new], np.int64)
         entry = np.where(rows < 0, np.nan, was.entry_offered_bps[rows]) if len(old) else np.empty(0)
-        return Observed(offered, delivered, censored, entry)
+        return Observed(offered, delivered, censored, entry, self.columns(was.last_offered_bps))
 
     def forecast(self, was: Forecast) -> Forecast:
         """What is forecast; of new groups the sum of their members, as if all were high at once."""

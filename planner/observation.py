@@ -19,6 +19,8 @@ from telemetry.samples import CENSORED, GAP, SampleBatch
 F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
+#: For want of newer samples a pool is taken to use what it last did, so long: the mean that auto-bandwidth takes.
+USE_HELD_S: Final = 300.0
 #: A pool is estimated from its members as long as at least this share of them is known.
 KNOWN_SHARE: Final = 0.9
 #: A pool is censored when more than this share of what its members offer is.
@@ -36,6 +38,9 @@ class Observed:
     censored: Bool
     #: shape (n_entries,): offered through each meter.
     entry_offered_bps: F64
+    #: What metered pools last offered, also where that is too old to be shown (``USE_HELD_S``): nobody is cut
+    #: for want of samples. NaN where that is not known either, and for pools above the metered ones.
+    last_offered_bps: F64
 
 
 class NewestSamples:
@@ -122,7 +127,19 @@ class NewestSamples:
             pool_passed[d] = np.where(metered, sums[1], np.nan)
             censored[d] = dropping
             _sum_up(s, pool_offered[d], pool_passed[d], censored[d])
-        return Observed(pool_offered, pool_passed, censored, offered)
+        return Observed(pool_offered, pool_passed, censored, offered, self._last_offered(now))
+
+    def _last_offered(self, now: float) -> F64:
+        """What each pool's own meters last told, shape (2, n_pools)."""
+        s, e = self.structure, self.structure.entries
+        forgotten = (now - self._time > max(USE_HELD_S, self.max_age_s)) | ~e.alone
+        told = np.where(forgotten, np.nan, self._offered)
+        n = len(s.path)
+        place = e.direction * n + e.pool
+        total = np.bincount(place, told, 2 * n)
+        metered = np.bincount(place, minlength=2 * n) > 0
+        last: F64 = np.where(metered, total, np.nan).reshape(2, n)
+        return last
 
 
 def _sum_up(s: Structure, offered: F64, passed: F64, censored: Bool) -> None:

@@ -176,6 +176,22 @@ def test_lost_polls_do_not_make_demand_zero(running: Running):
     assert min(running.grant("carla")) >= 0.9 * min(before, 6e6)
 
 
+def test_nobody_is_cut_for_want_of_samples(running: Running):
+    """What a user was last known to use is its present use while its polls are lost, whatever is forecast.
+
+    Its history says next to nothing: it had begun just before.
+    """
+    running.offered |= {"anna": 14e6, "ben": 14e6, "carla": 8e6}
+    running.tick(count=2)
+    running.silent = {0x12}
+    # Others would take more than all the rest.
+    running.offered |= {"anna": 19e6, "ben": 19e6}
+    for _ in range(40):
+        running.tick()
+        assert min(running.grant("carla")) >= 8e6
+    assert np.isnan(running.planner.snapshot.pools.offered_bps[:, running.row("carla")]).all()
+
+
 def test_switch_that_went_away_keeps_its_plan(running: Running):
     """A switch that disconnects stays in the plan with its meters: it will be back, and enforces meanwhile."""
     before = running.tick()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.config import Config
-from planner.observation import CENSORED_SHARE, KNOWN_SHARE, NewestSamples
+from planner.observation import CENSORED_SHARE, KNOWN_SHARE, USE_HELD_S, NewestSamples
 from planner.plan import Plan
 from planner.report import NetworkReport
 from planner.snapshot import Level
@@ -83,6 +83,19 @@ def test_lost_poll_lets_the_older_sample_serve_and_then_none():
     david = row(s, "global/east/ungrouped/david")
     assert newest.observe(100.0 + MAX_AGE_S).offered_bps[0, david] == 1e6
     assert math.isnan(newest.observe(100.1 + MAX_AGE_S).offered_bps[0, david])
+
+
+def test_what_was_last_offered_is_remembered_for_a_while():
+    """Also while it is too old to be shown, but not for ever, and never what nobody told."""
+    s = structure_of(small())
+    assert np.isnan(NewestSamples(s, MAX_AGE_S).observe(0.0).last_offered_bps).all()
+    newest = everybody_offers(s, 1e6, time=100.0)
+    david = row(s, "global/east/ungrouped/david")
+    last = [
+        newest.observe(100.0 + age).last_offered_bps[:, david] for age in (1.0, USE_HELD_S, USE_HELD_S + 1)
+    ]
+    assert last[0].tolist() == last[1].tolist() == [1e6, 1e6]
+    assert np.isnan(last[2]).all()
 
 
 def test_late_poll_does_not_undo_a_newer_one():
