@@ -45,7 +45,7 @@ class ForecastSettings:
     train_rows: int = 800_000
     #: Share of the latest rows that training leaves for the challenge, in (0, 0.5].
     holdout_share: float = 0.1
-    #: Trees per model; the ensemble grows fewer where there is much to learn from.
+    #: Trees per model; the ensemble grows none where there is much to learn from.
     iterations: int = 250
     #: Depth of a tree, 1 .. 10.
     depth: int = 6

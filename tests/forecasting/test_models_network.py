@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from forecasting import model_network
+from forecasting import model_ensemble, model_network
 from forecasting.features import NAMES, SERIES_FEATURES
 from forecasting.model_catboost import CatBoostQuantiles
 from forecasting.model_ensemble import EQUAL_WINDOWS, FEWEST_WINDOWS, MANY_WINDOWS, EnsembleQuantiles
@@ -196,7 +196,7 @@ def test_few_windows_are_left_to_the_trees() -> None:
     assert np.array_equal(again.predict(x), trees.predict(x))
 
 
-@pytest.mark.parametrize("n_windows", [FEWEST_WINDOWS, MANY_WINDOWS])
+@pytest.mark.parametrize("n_windows", [FEWEST_WINDOWS, MANY_WINDOWS - 1])
 def test_the_more_windows_the_more_the_networks_say(n_windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is the members' weighted mean; networks and trees count alike at EQUAL_WINDOWS."""
     monkeypatch.setattr(model_network, "PASSES", 1)
@@ -204,14 +204,40 @@ def test_the_more_windows_the_more_the_networks_say(n_windows: int, monkeypatch:
     assert count_windows(x) == n_windows
     ensemble = EnsembleQuantiles(SETTINGS)
     ensemble.fit(x, y)
-    trees, networks, share = ensemble._trained()
-    assert networks is not None
+    members, share = ensemble._trained(), ensemble._network_share
     assert share == pytest.approx(1 / (1 + EQUAL_WINDOWS / n_windows))
-    wanted = share * networks.predict(x) + (1 - share) * trees.predict(x)
+    wanted = share * members["networks"].predict(x) + (1 - share) * members["trees"].predict(x)
     assert np.allclose(ensemble.predict(x), wanted, atol=1e-5)
     again = EnsembleQuantiles(SETTINGS)
     again.from_bytes(ensemble.to_bytes())
     assert np.array_equal(again.predict(x), ensemble.predict(x))
+
+
+def test_many_windows_are_left_to_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees would add nothing, and more than double the time."""
+    monkeypatch.setattr(model_network, "PASSES", 1)
+    monkeypatch.setattr(model_ensemble, "MANY_WINDOWS", FEWEST_WINDOWS)
+    x, y = rows(FEWEST_WINDOWS, 12)
+    ensemble, networks = EnsembleQuantiles(SETTINGS), NetworkQuantiles(SETTINGS)
+    for model in (ensemble, networks):
+        model.fit(x, y)
+    assert np.array_equal(ensemble.predict(x), networks.predict(x))
+    again = EnsembleQuantiles(SETTINGS)
+    again.from_bytes(ensemble.to_bytes())
+    assert np.array_equal(again.predict(x), networks.predict(x))
+
+
+def test_a_member_that_is_missing_is_refused() -> None:
+    """A share says who must be there."""
+    x, y = rows(FEWEST_WINDOWS - 1, 13)
+    ensemble = EnsembleQuantiles(SETTINGS)
+    ensemble.fit(x, y)
+    with np.load(io.BytesIO(ensemble.to_bytes())) as stored:
+        trees = stored["trees"]
+    body = io.BytesIO()
+    np.savez(body, trees=trees, network_share=np.asarray(0.5))
+    with pytest.raises(ModelFailed, match=r"must have networks at network_share 0\.5"):
+        EnsembleQuantiles(SETTINGS).from_bytes(body.getvalue())
 
 
 def test_a_share_outside_its_bounds_is_refused() -> None:
