@@ -20,7 +20,7 @@ from forecasting.settings import ForecastSettings
 #: fewest there are no networks, and from many on no trees: they would add nothing but twice the time of a forecast.
 FEWEST_WINDOWS: Final = 1_000
 EQUAL_WINDOWS: Final = 10_000
-MANY_WINDOWS: Final = 20_000
+MANY_WINDOWS: Final = 40_000
 
 
 class EnsembleQuantiles:
