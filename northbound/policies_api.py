@@ -142,6 +142,7 @@ class Sample(Answer):
 
     offered_bps: float | None
     delivered_bps: float | None
+    last_offered_bps: float | None = Field(description="the newest known; counts as use while polls are lost")
     censored: bool = Field(description="more may have been wanted: a meter cut it")
 
 

@@ -36,6 +36,8 @@ class SampleWas:
 
     offered_bps: float
     delivered_bps: float
+    #: The newest that is known of what it offered; its use while that is unknown. NaN for pools above the users.
+    last_offered_bps: float
     #: What was offered is less than was wanted: a meter dropped, or the pool filled its grant.
     censored: bool
 
@@ -162,7 +164,7 @@ def policy_name(s: Structure, row: int) -> str:
 
 
 def _direction(decided: Decided, row: int, d: int, plan: Plan, policies: tuple[str, ...]) -> DirectionWas:
-    sample = _sample(decided.observed, row, d)
+    sample = _sample(decided, row, d)
     forecast = _forecast(decided, row, d)
     tier = _tier(decided.decision, row, d)
     share = _share(decided, row, d, policies)
@@ -171,10 +173,13 @@ def _direction(decided: Decided, row: int, d: int, plan: Plan, policies: tuple[s
     return DirectionWas(DIRECTION_NAMES[d], sample, forecast, tier, share, meters, text)
 
 
-def _sample(observed: Observed, row: int, d: int) -> SampleWas:
+def _sample(decided: Decided, row: int, d: int) -> SampleWas:
+    observed = decided.observed
+    asks = row in decided.structure.trees[d].leaves
     return SampleWas(
         float(observed.offered_bps[d, row]),
         float(observed.delivered_bps[d, row]),
+        float(observed.last_offered_bps[d, row]) if asks else np.nan,
         bool(observed.censored[d, row]),
     )
 
@@ -262,8 +267,11 @@ def _sentences(
     sample: SampleWas, forecast: ForecastWas, tier: TierWas, share: ShareWas, meters: tuple[MeterWas, ...]
 ) -> list[str]:
     cut = ", cut by a meter" if sample.censored else ""
+    stands = ""
+    if np.isnan(sample.offered_bps) and not np.isnan(sample.last_offered_bps):
+        stands = f"; what was last known, {_mbps(sample.last_offered_bps)}, counts as its use"
     told = [
-        f"it offered {_mbps(sample.offered_bps)}{cut}",
+        f"it offered {_mbps(sample.offered_bps)}{cut}{stands}",
         f"up to {_mbps(forecast.p50_bps)} is likely and {_mbps(forecast.p90_bps)} possible ({forecast.rung})",
     ]
     sure = "" if np.isnan(tier.confidence) else f", confidence {tier.confidence:.2f}"

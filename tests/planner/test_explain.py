@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from planner.explain import Explanation
@@ -100,3 +102,16 @@ def test_nothing_is_explained_before_the_first_plan():
     fresh.tick()
     with pytest.raises(NotThere, match="got 'zoe'"):
         desk(fresh).explain("zoe")
+
+
+def test_what_stands_for_lost_polls_is_told(running: Running):
+    """The rate is unknown, and the last that was known is its use."""
+    known = desk(running).explain("carla").directions[0]
+    assert known.text[0] == "it offered 19 Mbit/s"
+    assert known.sample.last_offered_bps == 19e6
+    running.silent = {0x12}
+    running.tick(count=4)
+    lost = desk(running).explain("carla").directions[0]
+    assert lost.text[0] == "it offered an unknown rate; what was last known, 19 Mbit/s, counts as its use"
+    assert lost.sample.last_offered_bps == 19e6
+    assert math.isnan(desk(running).explain("global/west").directions[0].sample.last_offered_bps)
