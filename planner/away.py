@@ -135,6 +135,11 @@ class AwaySwitches:
 
     # Out.
 
+    @property
+    def given_up(self) -> frozenset[int]:
+        """Switches out of reach that hold nothing any more: they are cut off, or have been away for too long."""
+        return self.dpids - self._counted
+
     def shares(self, s: Structure) -> HeldShares | None:
         """What is held of the pools of this structure; None: nothing."""
         if not self._counted:

@@ -206,7 +206,7 @@ class Planner:
             self._reprice()
         if self._newest is None or self.structure is None:
             return
-        self._observed = observed = self._newest.observe(now)
+        self._observed = observed = self._newest.observe(now, self.away.given_up)
         interval = now - self._last_tick
         if not 0 < interval <= 4 * self.config.allocation.tick_s:
             interval = self.config.allocation.tick_s
@@ -264,7 +264,7 @@ class Planner:
             # The same tick, so that meters follow the groups without delay.
             self._rebuild(now)
             if self._newest is not None:
-                self._observed = self._newest.observe(now)
+                self._observed = self._newest.observe(now, self.away.given_up)
 
     def _rebuild(self, now: float) -> None:
         with _one_collection():

@@ -105,8 +105,8 @@ class NewestSamples:
         self._censored[rows] = flagged & backs_off
         self._time[rows] = batch.time
 
-    def observe(self, now: float) -> Observed:
-        """The pools as of now."""
+    def observe(self, now: float, given_up: frozenset[int] = frozenset()) -> Observed:
+        """The pools as of now. What switches that were given up last told is no use any more."""
         s, e = self.structure, self.structure.entries
         # A clock was set back: nobody knows when these were measured, and they must not outshine new ones.
         self._time[self._time > now + self.max_age_s] = -np.inf
@@ -127,12 +127,14 @@ class NewestSamples:
             pool_passed[d] = np.where(metered, sums[1], np.nan)
             censored[d] = dropping
             _sum_up(s, pool_offered[d], pool_passed[d], censored[d])
-        return Observed(pool_offered, pool_passed, censored, offered, self._last_offered(now))
+        return Observed(pool_offered, pool_passed, censored, offered, self._last_offered(now, given_up))
 
-    def _last_offered(self, now: float) -> F64:
+    def _last_offered(self, now: float, given_up: frozenset[int]) -> F64:
         """What each pool's own meters last told, shape (2, n_pools)."""
         s, e = self.structure, self.structure.entries
         forgotten = (now - self._time > max(USE_HELD_S, self.max_age_s)) | ~e.alone
+        if given_up:
+            forgotten |= np.array([dpid in given_up for dpid in s.dpids])[e.switch]
         told = np.where(forgotten, np.nan, self._offered)
         n = len(s.path)
         place = e.direction * n + e.pool

@@ -96,6 +96,9 @@ def test_what_was_last_offered_is_remembered_for_a_while():
     ]
     assert last[0].tolist() == last[1].tolist() == [1e6, 1e6]
     assert np.isnan(last[2]).all()
+    given_up = newest.observe(101.0, frozenset({0x21})).last_offered_bps
+    assert np.isnan(given_up[:, david]).all()
+    assert (given_up[:, row(s, "global/west/ungrouped/anna")] == 1e6).all()
 
 
 def test_late_poll_does_not_undo_a_newer_one():
