@@ -82,11 +82,13 @@ def draw_cases(
     window_steps: int,
     seed: int,
 ) -> Cases:
-    """About n windows whose targets lie inside the rows given, less those that no model would serve."""
+    """Up to n windows, none twice, whose targets lie inside the rows given, less those that no model would serve."""
     ahead = settings.horizon_steps
     rng = np.random.default_rng(seed)
-    cutoff = rng.integers(window_steps - 1, len(demand_bps) - int(ahead[-1]), n)
-    series = rng.integers(0, demand_bps.shape[1], n)
+    n_cutoffs, n_series = len(demand_bps) - int(ahead[-1]) - (window_steps - 1), demand_bps.shape[1]
+    total = n_cutoffs * n_series
+    chosen = rng.choice(total, min(n, total), replace=False)
+    cutoff, series = window_steps - 1 + chosen // n_series, chosen % n_series
     window = demand_bps[cutoff + np.arange(1 - window_steps, 1)[:, None], series]
     truth = demand_bps[cutoff[:, None] + ahead, series[:, None]]
     recent = np.isfinite(window[-settings.window_steps :])

@@ -196,6 +196,15 @@ def test_few_windows_are_left_to_the_trees() -> None:
     assert np.array_equal(again.predict(x), trees.predict(x))
 
 
+def test_a_window_drawn_twice_counts_once() -> None:
+    """Else a single series that is drawn over and over would look like plenty to learn from."""
+    x, _ = rows(500, 14)
+    assert count_windows(x) == count_windows(np.concatenate([x, x[::-1], x])) == 500
+    x[0, 0] = np.nan
+    assert count_windows(np.concatenate([x, x])) == count_windows(x)
+    assert count_windows(x[:0]) == 0
+
+
 @pytest.mark.parametrize("n_windows", [FEWEST_WINDOWS, MANY_WINDOWS - 1])
 def test_the_more_windows_the_more_the_networks_say(n_windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is the members' weighted mean; networks and trees count alike at EQUAL_WINDOWS."""
