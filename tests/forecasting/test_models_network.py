@@ -15,7 +15,7 @@ from forecasting.features import NAMES, SERIES_FEATURES
 from forecasting.model_catboost import CatBoostQuantiles
 from forecasting.model_ensemble import EQUAL_WINDOWS, FEWEST_WINDOWS, MANY_WINDOWS, EnsembleQuantiles
 from forecasting.model_network import NetworkQuantiles, count_windows
-from forecasting.quantile_model import ModelFailed
+from forecasting.quantile_model import ModelFailed, QuantileModel
 from forecasting.settings import ForecastSettings
 from forecasting.windows import rows_of
 
@@ -184,16 +184,21 @@ def test_stored_numbers_that_do_not_fit_are_refused(
         NetworkQuantiles(SETTINGS).from_bytes(body.getvalue())
 
 
-def test_few_windows_are_left_to_the_trees() -> None:
-    """A network learns them by heart; the mean is the trees' own answer, with all the trees asked for."""
-    x, y = rows(FEWEST_WINDOWS - 1, 9)
-    ensemble, trees = EnsembleQuantiles(SETTINGS), CatBoostQuantiles(SETTINGS)
-    for model in (ensemble, trees):
+def assert_answers_as(member: QuantileModel, n_windows: int, seed: int) -> None:
+    """On so many windows the ensemble says what this member says by itself, also when read back."""
+    x, y = rows(n_windows, seed)
+    ensemble = EnsembleQuantiles(SETTINGS)
+    for model in (ensemble, member):
         model.fit(x, y)
-    assert np.array_equal(ensemble.predict(x), trees.predict(x))
+    assert np.array_equal(ensemble.predict(x), member.predict(x))
     again = EnsembleQuantiles(SETTINGS)
     again.from_bytes(ensemble.to_bytes())
-    assert np.array_equal(again.predict(x), trees.predict(x))
+    assert np.array_equal(again.predict(x), member.predict(x))
+
+
+def test_few_windows_are_left_to_the_trees() -> None:
+    """A network learns them by heart; the mean is the trees' own answer, with all the trees asked for."""
+    assert_answers_as(CatBoostQuantiles(SETTINGS), FEWEST_WINDOWS - 1, 9)
 
 
 def test_a_window_drawn_twice_counts_once() -> None:
@@ -226,14 +231,7 @@ def test_many_windows_are_left_to_the_networks(monkeypatch: pytest.MonkeyPatch) 
     """Trees would add nothing, and more than double the time."""
     monkeypatch.setattr(model_network, "PASSES", 1)
     monkeypatch.setattr(model_ensemble, "MANY_WINDOWS", FEWEST_WINDOWS)
-    x, y = rows(FEWEST_WINDOWS, 12)
-    ensemble, networks = EnsembleQuantiles(SETTINGS), NetworkQuantiles(SETTINGS)
-    for model in (ensemble, networks):
-        model.fit(x, y)
-    assert np.array_equal(ensemble.predict(x), networks.predict(x))
-    again = EnsembleQuantiles(SETTINGS)
-    again.from_bytes(ensemble.to_bytes())
-    assert np.array_equal(again.predict(x), networks.predict(x))
+    assert_answers_as(NetworkQuantiles(SETTINGS), FEWEST_WINDOWS, 12)
 
 
 def test_a_member_that_is_missing_is_refused() -> None:
